@@ -1,0 +1,95 @@
+# Everything a developer runs. `make` alone lists the targets.
+
+VENV        ?= .venv
+CONSTRAINTS ?= constraints.txt
+# One worker per core; more than eight only run out of memory, since each imports torch.
+WORKERS     ?= $(shell cores=$$(nproc 2>/dev/null || echo 2); echo $$((cores < 8 ? cores : 8)))
+# Extra arguments of the program that a target runs: make test ARGS="-k rotary"
+ARGS        ?=
+
+python  := $(VENV)/bin/python
+pip     := $(python) -m pip --disable-pip-version-check install --quiet -c $(CONSTRAINTS)
+# One thread per process: the workers already use every core.
+pytest  := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(python) -m pytest -n $(WORKERS) --dist worksteal
+other   := .venv-$(TORCH)-$(TRANSFORMERS)
+benches := compile_time cpu_parity
+
+# An interpreter fits if it is one of the supported versions and can make an environment with pip.
+fits := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+# The user's own python3 first: a CPU wheel of torch, where one is at hand, is there for that version.
+candidates := $(or $(PYTHON),python3 python3.12 python3.13 python3.11 python3.14)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-full test-with lint format coverage bench clean distclean compiler
+
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) \
+	  | while read -r target text; do printf 'make %-10s %s\n' "$$target" "$$text"; done
+
+demo: compiler $(VENV)/.installed ## compile small Transformers models and print what was rewritten
+	$(python) -m tile_backend.demo $(ARGS)
+
+test: compiler $(VENV)/.installed ## run the tests, as continuous integration does
+	$(pytest) $(ARGS)
+
+test-full: compiler $(VENV)/.installed ## run every test: the whole matrix of models as well
+	$(pytest) -m "" $(ARGS)
+
+test-with: ## run the tests with TORCH=2.11.0 TRANSFORMERS=5.17.0, say, in an environment of their own
+	@test -n "$(TORCH)" -a -n "$(TRANSFORMERS)" \
+	  || { echo "tile-backend: name both versions: make test-with TORCH=2.11.0 TRANSFORMERS=5.17.0" >&2; exit 2; }
+	@$(MAKE) --no-print-directory $(other)/constraints.txt
+	@$(MAKE) --no-print-directory test VENV=$(other) CONSTRAINTS=$(other)/constraints.txt
+
+lint: $(VENV)/.installed ## check style, types and habits
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m tests.lint.types
+	$(python) -m tests.lint
+
+format: $(VENV)/.installed ## format the code and fix what ruff can fix
+	$(python) -m ruff check --fix-only .
+	$(python) -m ruff format .
+
+coverage: compiler $(VENV)/.installed ## count the sites found over all causal-LM types of Transformers
+	$(python) -m tests.coverage $(ARGS)
+
+bench: compiler $(VENV)/.installed ## measure, one bench after the other; results in bench/results/
+	@for bench in $(benches); do echo "bench.$$bench"; $(python) -m bench.$$bench || exit 1; done
+
+clean: ## remove caches and build output
+	rm -rf build dist .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache tilegym-report *.egg-info
+	find . -name '.venv*' -prune -o -name .git -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean ## remove the environments as well
+	rm -rf .venv .venv-*
+
+$(VENV)/.created:
+	@if ! $(python) -m pip --version >/dev/null 2>&1; then \
+	  for candidate in $(candidates); do \
+	    if $$candidate -c '$(fits)' >/dev/null 2>&1; then $$candidate -m venv $(VENV) && break || exit 1; fi; \
+	  done; \
+	fi; \
+	$(python) -c '$(fits)' >/dev/null 2>&1 || { \
+	  echo "tile-backend: needs Python 3.11 to 3.14 with its venv module; tried $(candidates)$(if $(wildcard $(python)), and the one in $(VENV)); name one with PYTHON=." >&2; \
+	  exit 1; }
+	@touch $@
+
+# torch and setuptools go first: whatever asks for torch later finds this one, and our own package is
+# built with the installed setuptools instead of a second one.
+$(VENV)/.installed: $(CONSTRAINTS) setup.cfg pyproject.toml | $(VENV)/.created
+	@echo "tile-backend: installing into $(VENV) with $(CONSTRAINTS) (minutes, the first time)"
+	@$(pip) 'setuptools>=77' torch
+	@$(pip) --no-build-isolation -e '.[kernels,demo,test,lint]'
+	@touch $@
+
+.venv-%/constraints.txt: constraints.txt
+	@mkdir -p $(@D)
+	@sed '/^# --- what is compiled/,$$d' $< >$@
+	@printf 'torch==%s\ntransformers==%s\n' $(subst -, ,$*) >>$@
+
+compiler: | $(VENV)/.created
+	@printf '#include <Python.h>\n#include <omp.h>\n' | $(CXX) -x c++ -fopenmp -fsyntax-only \
+	  -I "$$($(python) -c 'import sysconfig; print(sysconfig.get_path("include"))')" - >/dev/null 2>&1 \
+	  || { echo "tile-backend: torch.compile needs a C++ compiler with OpenMP and Python's headers: install g++ and python3-dev (or name a compiler with CXX=)." >&2; exit 1; }

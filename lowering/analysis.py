@@ -1,0 +1,114 @@
+"""All of the matching for one Dynamo graph and the bodies inside it, ending in a decision per site.
+
+`analyse` changes nothing, but that it writes out composite functions (see inline). `Analysis.apply`
+puts in the ops that the gate chose.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from torch import fx
+
+from tile_backend.lowering import describe, inline, rewrite, safe_spelling
+from tile_backend.lowering.anchors import anchors
+from tile_backend.lowering.canonical import CanonicalGraph
+from tile_backend.lowering.gate import Verdict, decide
+from tile_backend.lowering.merge import merge
+from tile_backend.lowering.node import value
+from tile_backend.lowering.plan import Allows, Candidate, plan
+from tile_backend.lowering.registry import Registry
+from tile_backend.lowering.site import Site
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """sites: in program order, bodies first. anchored: fusions whose anchors occur.
+
+    accepted: per graph, the candidates whose op goes in.
+    """
+
+    sites: tuple[Site, ...]
+    anchored: tuple[str, ...]
+    accepted: tuple[tuple[fx.GraphModule, tuple[Candidate, ...]], ...]
+
+    @property
+    def rewrites(self) -> int:
+        return sum(len(candidates) for _, candidates in self.accepted)
+
+    def apply(self) -> None:
+        """Rewrite every graph; on failure the caller restores them (see tile_backend.backend).
+
+        What is left to Inductor is respelled where Inductor would misread it.
+        """
+        for module, candidates in self.accepted:
+            rewrite.apply(module.graph, candidates)
+            respelled = safe_spelling.respell(module.graph)
+            if candidates or respelled:
+                module.recompile()
+
+
+def analyse(module: fx.GraphModule, registry: Registry, allows: Allows, kernels: str) -> Analysis:
+    """kernels: the option tilegym.kernels."""
+    sites: list[Site] = []
+    anchored: set[str] = set()
+    accepted = []
+    for part in bodies(module):
+        inline.inline(part)
+        found, names, candidates = analyse_one(part, registry, allows, kernels)
+        sites += found
+        anchored |= names
+        accepted.append((part, candidates))
+    return Analysis(tuple(sites), tuple(sorted(anchored)), tuple(accepted))
+
+
+def analyse_one(
+    module: fx.GraphModule, registry: Registry, allows: Allows, kernels: str
+) -> tuple[list[Site], set[str], tuple[Candidate, ...]]:
+    canonical = CanonicalGraph(module.graph)
+    planned = merge(plan(canonical, registry.matcher, allows), canonical)
+    verdicts = [judge(candidate, kernels) for candidate in planned.chosen]
+    misses = registry.near_misses.search(canonical, registry.fusions, planned.covered)
+    order = canonical.effects.position
+    placed: list[tuple[fx.Node, Site]] = [
+        (candidate.root, describe.fused(candidate, verdict))
+        for candidate, verdict in zip(planned.chosen, verdicts, strict=True)
+    ]
+    placed += [(candidate.root, describe.declined(candidate)) for candidate in planned.declined]
+    placed += [(miss.root, describe.near_miss(miss)) for miss in misses]
+    placed.sort(key=lambda pair: order[pair[0]])
+    put_in = tuple(c for c, v in zip(planned.chosen, verdicts, strict=True) if v.put_in)
+    meant = {f.name for fusions in anchors(canonical, registry.fusions).values() for f in fusions}
+    return [site for _, site in placed], meant, put_in
+
+
+def judge(candidate: Candidate, kernels: str) -> Verdict:
+    assert candidate.call is not None
+    return decide(candidate.match.fusion, candidate.call, kernels)
+
+
+def bodies(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
+    """The graph and the bodies of its higher-order ops, innermost first, each once."""
+    seen: set[int] = set()
+
+    def visit(part: fx.GraphModule) -> Iterator[fx.GraphModule]:
+        if id(part) in seen:
+            return
+        seen.add(id(part))
+        for node in part.graph.find_nodes(op="get_attr"):
+            child: object = part
+            for name in str(node.target).split("."):
+                child = getattr(child, name, None)
+            if isinstance(child, fx.GraphModule):
+                yield from visit(child)
+        yield part
+
+    yield from visit(module)
+
+
+def example_inputs_of(module: fx.GraphModule) -> list[torch.Tensor]:
+    """The fake tensors of the graph's inputs, in order."""
+    fakes = [value(node) for node in module.graph.find_nodes(op="placeholder")]
+    return [fake for fake in fakes if isinstance(fake, torch.Tensor)]

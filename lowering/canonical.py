@@ -1,0 +1,124 @@
+"""A Dynamo graph as canonical terms: one term (or a tuple of them) per node.
+
+What the vocabulary does not know, what is written to later, and what is no dense tensor becomes a
+leaf: a value that patterns may take as an operand but never look into.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from tile_backend.lowering import (
+    identities_arithmetic,
+    vocabulary_layout,
+    vocabulary_nn,
+    vocabulary_pointwise,
+)
+from tile_backend.lowering.effects import Effects
+from tile_backend.lowering.node import shape, size, value
+from tile_backend.lowering.terms import SymbolicNumber, Term, TermTable
+from tile_backend.lowering.vocabulary import meaning_of
+
+__all__ = ["CanonicalGraph", "is_dense"]
+
+REGISTERED = (identities_arithmetic, vocabulary_layout, vocabulary_nn, vocabulary_pointwise)
+"""Imported for the rules and words that they register."""
+
+CALLS = ("call_function", "call_method")
+
+
+def is_dense(tensor: Any) -> bool:
+    """A plain strided tensor, which our ops can take (no DTensor, nested or sparse tensor)."""
+    return (
+        isinstance(tensor, torch.Tensor)
+        and not is_traceable_wrapper_subclass(tensor)
+        and tensor.layout is torch.strided
+        and not tensor.is_nested
+    )
+
+
+class CanonicalGraph:
+    """The terms of one graph.
+
+    term:  node -> term, for nodes with one tensor value.
+    nodes: term -> the nodes that have it, in graph order.
+    """
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self.graph = graph
+        self.effects = Effects(graph)
+        self.table = TermTable()
+        self.term: dict[fx.Node, Term] = {}
+        self.nodes: dict[Term, list[fx.Node]] = {}
+        self._parts: dict[fx.Node, tuple[Term, ...]] = {}
+        for node in graph.nodes:
+            self._add(node)
+
+    def _add(self, node: fx.Node) -> None:
+        self.table.region = self.effects.region[node]
+        fake = value(node)
+        if isinstance(fake, (tuple, list)) and node.op in CALLS:
+            found = self._meaning(node, fake)
+            if isinstance(found, tuple):
+                self._parts[node] = found
+            return
+        if not isinstance(fake, torch.Tensor):
+            return
+        term = None
+        if node.op in CALLS and is_dense(fake) and node not in self.effects.volatile:
+            found = self._meaning(node, fake)
+            if isinstance(found, Term) and agrees(found, fake) and self._keeps_grad(node, found):
+                term = found
+        if term is None:
+            term = self.table.leaf(node, fake.dtype, shape(fake))
+        if term.node is None:
+            term.node = node
+        self.term[node] = term
+        self.nodes.setdefault(term, []).append(node)
+
+    def _keeps_grad(self, node: fx.Node, found: Term) -> bool:
+        """A copy made without grad is not its source: the source carries a gradient."""
+        inside = self.effects.without_grad
+        return found.node is None or node not in inside or found.node in inside
+
+    def _meaning(self, node: fx.Node, fake: Any) -> Any:
+        if any(a not in self.term and is_tensor(a) for a in node.all_input_nodes):
+            return None
+        args = self._read(node.args)
+        kwargs = {name: self._read(argument) for name, argument in node.kwargs.items()}
+        return meaning_of(self.table, node.target, args, kwargs, fake)
+
+    def _read(self, argument: Any) -> Any:
+        """Nodes as terms or numbers, containers element by element, everything else as it is."""
+        if isinstance(argument, fx.Node):
+            return self._read_node(argument)
+        if isinstance(argument, (tuple, list)):
+            return tuple(self._read(a) for a in argument)
+        if isinstance(argument, slice):
+            return slice(*(self._read(p) for p in (argument.start, argument.stop, argument.step)))
+        return argument
+
+    def _read_node(self, node: fx.Node) -> Any:
+        if node in self.term:
+            return self.term[node]
+        if node in self._parts:
+            return self._parts[node]
+        known = value(node)
+        if isinstance(known, torch.SymInt):
+            return size(known)
+        if isinstance(known, torch.SymFloat):
+            return SymbolicNumber(node)
+        return tuple(size(s) for s in known) if isinstance(known, torch.Size) else known
+
+
+def is_tensor(node: fx.Node) -> bool:
+    return isinstance(value(node), torch.Tensor)
+
+
+def agrees(term: Term, fake: torch.Tensor) -> bool:
+    """A word that misjudged a call must not spoil the graph: dtype and rank have to fit."""
+    return term.dtype == fake.dtype and term.rank == fake.dim()

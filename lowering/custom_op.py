@@ -1,0 +1,99 @@
+"""The ops of all fusions as `torch.ops.tilegym.<name>`: schema, implementation, fake, autograd.
+
+`define(fusions)` is idempotent and may be called again with a user's own fusion. Library.define and
+impl, not torch.library.custom_op, whose wrapper costs about three times the host time per call.
+The tag `flexible_layout` lets Inductor hand over inputs in the layout they already have.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from tile_backend.lowering import autograd, reference, shape_check
+from tile_backend.lowering.fusion import Fusion, Op
+from tile_backend.lowering.signature import Signature
+
+NAMESPACE = "tilegym"
+TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.flexible_layout)
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A defined op: declaration, overload `torch.ops.tilegym.<name>.default`, signature."""
+
+    op: Op
+    overload: torch._ops.OpOverload
+    signature: Signature
+
+
+_library = torch.library.Library(NAMESPACE, "FRAGMENT")  # unregisters its ops when it is collected
+_records: dict[str, Record] = {}
+_lock = threading.Lock()
+
+
+def define(fusions: Iterable[Fusion]) -> None:
+    """Register every op of every fusion. Raises ValueError where a name is taken by another op."""
+    with _lock:
+        for fusion in fusions:
+            for op in fusion.ops:
+                known = _records.get(op.name)
+                if known is None:
+                    _records[op.name] = _define(op)
+                elif known.op != op:
+                    raise ValueError(
+                        f"fusion {fusion.name!r} declares torch.ops.{NAMESPACE}.{op.name}, which is"
+                        f" already defined with another schema or reference; rename its op"
+                    )
+
+
+def record(name: str) -> Record:
+    """The op of that name; KeyError where no fusion that was defined has one."""
+    return _records[name]
+
+
+def records() -> tuple[Record, ...]:
+    return tuple(_records.values())
+
+
+def _define(op: Op) -> Record:
+    _library.define(f"{op.name}{op.schema}", tags=TAGS)
+    overload = getattr(getattr(torch.ops, NAMESPACE), op.name).default
+    defined = Record(op, overload, Signature.of(overload))
+    _library.impl(op.name, _implementation(defined), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"{NAMESPACE}::{op.name}", _fake(defined), lib=_library)
+    autograd.register(_library, op, overload, defined.signature)
+    return defined
+
+
+def _implementation(defined: Record) -> Callable[..., Any]:
+    op, signature = defined.op, defined.signature
+
+    def implementation(*args: Any) -> Any:
+        arguments = signature.bind(args)
+        outputs = reference.as_tuple(op.outputs(**arguments))
+        shape_check.check(op, arguments, outputs)  # in a compiled graph the fake has done it
+        if not args[0].is_cuda:
+            return reference.untupled(reference.promised(op, arguments, outputs))
+        from tile_backend.lowering import launch  # imports this module
+
+        launch.launch(defined, arguments, outputs)
+        return reference.untupled(outputs)
+
+    return implementation
+
+
+def _fake(defined: Record) -> Callable[..., Any]:
+    op, signature = defined.op, defined.signature
+
+    def fake(*args: Any) -> Any:
+        arguments = signature.bind(args)
+        outputs = reference.as_tuple(op.outputs(**arguments))
+        shape_check.check(op, arguments, outputs)
+        return reference.untupled(outputs)
+
+    return fake

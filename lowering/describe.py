@@ -1,0 +1,141 @@
+"""Candidates and near misses as Sites: plain data that outlives the graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from tile_backend.lowering.gate import Verdict
+from tile_backend.lowering.near_miss import NearMiss
+from tile_backend.lowering.node import line, module_path, spec, target_name
+from tile_backend.lowering.plan import Candidate
+from tile_backend.lowering.signature import declared
+from tile_backend.lowering.site import GraphLine, OpCall, Site
+
+
+def fused(candidate: Candidate, verdict: Verdict) -> Site:
+    call = op_call(candidate)
+    return Site(
+        fusion=candidate.fusion,
+        status="fused",
+        decision=verdict.decision,
+        fallback=verdict.fallback,
+        call=call,
+        bindings=bindings(candidate),
+        after=(written_call(call, candidate),),
+        **common(candidate),
+    )
+
+
+def declined(candidate: Candidate) -> Site:
+    call = op_call(candidate) if candidate.call is not None else None
+    return Site(
+        fusion=candidate.fusion,
+        status="declined",
+        reason=candidate.reason,
+        call=call,
+        bindings=bindings(candidate),
+        **common(candidate),
+    )
+
+
+def common(candidate: Candidate) -> dict[str, Any]:
+    root = line(candidate.root)
+    nodes = candidate.extent.elided
+    lines = sorted(
+        (line(n) for n in nodes), key=lambda entry: [n.name for n in nodes].index(entry.name)
+    )
+    return {
+        "module": candidate.module,
+        "source": root.source,
+        "source_path": root.path,
+        "graph": 0,
+        "spelling": candidate.match.pattern.spelling.title,
+        "ops": tuple(target_name(n) for n in nodes),
+        "before": tuple(lines),
+    }
+
+
+def near_miss(found: NearMiss) -> Site:
+    root = line(found.root)
+    return Site(
+        fusion=found.pattern.fusion.name,
+        status="near-miss",
+        module=module_path(found.root),
+        source=root.source,
+        source_path=root.path,
+        graph=0,
+        spelling=found.pattern.spelling.title,
+        reason=found.reason,
+        progress=found.progress,
+        before=surroundings(found.root),
+    )
+
+
+def surroundings(root: fx.Node, depth: int = 6) -> tuple[GraphLine, ...]:
+    """The root and what it was computed from, a few operations up."""
+    found: dict[fx.Node, None] = {root: None}
+    level = [root]
+    for _ in range(depth):
+        level = [n for node in level for n in node.all_input_nodes if n.op.startswith("call")]
+        found.update(dict.fromkeys(level))
+    return tuple(line(node) for node in reversed(found))
+
+
+def op_call(candidate: Candidate) -> OpCall:
+    call = candidate.call
+    assert call is not None
+    arguments = {
+        name: spec(a) if isinstance(a, torch.Tensor) else plain(a)
+        for name, a in call.arguments.items()
+    }
+    return OpCall(call.op.name, arguments, names(candidate), tuple(spec(t) for t in call.outputs))
+
+
+def plain(argument: Any) -> Any:
+    """Numbers, flags and words as they are; a dtype by name."""
+    return str(argument).removeprefix("torch.") if isinstance(argument, torch.dtype) else argument
+
+
+def names(candidate: Candidate) -> dict[str, str]:
+    """Op argument -> name of the graph node that it reads (of its base, for a derived operand)."""
+    matches = (candidate.match, *candidate.merged)
+    found: dict[str, str] = {}
+    rule = candidate.match.fusion.merge
+    for position, match in enumerate(matches):
+        for name, term in match.operands.items():
+            base = term
+            while base.node is None and base.args:
+                base = base.args[0]
+            if len(matches) > 1 and rule is not None and name == rule.separate:
+                name = (rule.first, rule.second)[position]
+            found[name] = base.node.name if base.node is not None else "?"
+    return found
+
+
+def bindings(candidate: Candidate) -> dict[str, object]:
+    """What the site bound: numbers and attributes, and for attention what its mask is."""
+    call = candidate.call
+    if call is None:
+        return {}
+    found: dict[str, object] = {
+        name: plain(a) for name, a in call.arguments.items() if not isinstance(a, torch.Tensor)
+    }
+    describe = candidate.match.fusion.describe
+    return {**found, **(describe(call.arguments) if describe else {})}
+
+
+def written_call(call: OpCall, candidate: Candidate) -> str:
+    """`tilegym.rms_norm(x=hidden, weight=w, eps=1e-06, offset=0.0, rounding='once')`"""
+    assert candidate.call is not None
+    words = []
+    for name in declared(candidate.call.op).names:
+        argument = candidate.call.arguments[name]
+        shown = (
+            call.operands.get(name, name) if isinstance(argument, torch.Tensor) else repr(argument)
+        )
+        words.append(f"{name}={shown}")
+    results = ", ".join(root.name for root in candidate.extent.roots)
+    return f"{results} = tilegym.{call.op}({', '.join(words)})"

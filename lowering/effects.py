@@ -1,0 +1,160 @@
+"""Which nodes do more than return a value, and what that means for moving reads past them.
+
+Two facts about a graph: the *region* of a node is the number of barriers before it (values may
+only be recombined inside one region), and a node is *volatile* when something in the graph writes
+to the storage of its value (its name does not stand for one value, so it is never looked through
+or merged).
+"""
+
+from __future__ import annotations
+
+import bisect
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from tile_backend.lowering.node import value
+
+IN_PLACE_OPERATORS = frozenset(
+    (
+        operator.setitem,
+        operator.delitem,
+        operator.iadd,
+        operator.isub,
+        operator.imul,
+        operator.itruediv,
+        operator.ifloordiv,
+        operator.imod,
+        operator.ipow,
+        operator.imatmul,
+        operator.iand,
+        operator.ior,
+        operator.ixor,
+    )
+)
+MODE_SWITCHES = frozenset(
+    (
+        "_set_grad_enabled",
+        "_enter_autocast",
+        "_exit_autocast",
+        "_enter_inference_mode",
+        "_exit_inference_mode",
+        "_saved_tensors_hooks_disable",
+        "_saved_tensors_hooks_enable",
+        "manual_seed",
+    )
+)
+
+
+def is_barrier(node: fx.Node) -> bool:
+    """True for a node with an effect besides its result."""
+    return bool(written(node)) or is_opaque_call(node) or called_name(node) in MODE_SWITCHES
+
+
+def is_opaque_call(node: fx.Node) -> bool:
+    """A body that we do not read: it may write to anything it is given."""
+    is_body = isinstance(node.target, torch._ops.HigherOrderOperator)
+    return node.op == "call_module" or (node.op == "call_function" and is_body)
+
+
+def called_name(node: fx.Node) -> str:
+    if node.op == "call_method":
+        return str(node.target)
+    return str(getattr(node.target, "__name__", "")) if node.op == "call_function" else ""
+
+
+def written(node: fx.Node) -> list[fx.Node]:
+    """The operands whose storage the node writes to."""
+    if node.op not in ("call_function", "call_method"):
+        return []
+    if is_opaque_call(node):
+        return list(node.all_input_nodes)
+    if isinstance(node.target, torch._ops.OpOverload):
+        return schema_writes(node, node.target._schema)
+    found = [out for out in flat(node.kwargs.get("out")) if isinstance(out, fx.Node)]
+    name = called_name(node)
+    in_place = name.endswith("_") and not name.endswith("__")
+    by_flag = node.kwargs.get("inplace") is True or has_positional_inplace(node)
+    if node.target in IN_PLACE_OPERATORS or in_place or by_flag:
+        found += [a for a in node.args[:1] if isinstance(a, fx.Node)]
+    return found
+
+
+def has_positional_inplace(node: fx.Node) -> bool:
+    """F.relu(x, True), F.dropout(x, p, training, True): `inplace` given by position."""
+    if node.op != "call_function" or not node.args or node.args[-1] is not True:
+        return False
+    code = getattr(node.target, "__code__", None)
+    if code is None or len(node.args) > code.co_argcount:
+        return False
+    return str(code.co_varnames[len(node.args) - 1]) == "inplace"
+
+
+def schema_writes(node: fx.Node, schema: Any) -> list[fx.Node]:
+    found: list[fx.Node] = []
+    for position, argument in enumerate(schema.arguments):
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        given = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
+        found += [a for a in flat(given) if isinstance(a, fx.Node)]
+    return found
+
+
+def flat(argument: Any) -> list[Any]:
+    if isinstance(argument, (tuple, list)):
+        return [inner for a in argument for inner in flat(a)]
+    return [] if argument is None else [argument]
+
+
+def storages(node: fx.Node) -> list[StorageWeakRef]:
+    found = []
+    for tensor in flat(value(node)):
+        if isinstance(tensor, torch.Tensor):
+            try:
+                found.append(StorageWeakRef(tensor.untyped_storage()))
+            except (NotImplementedError, RuntimeError):  # sparse and other storage-less tensors
+                continue
+    return found
+
+
+def switched_grad(node: fx.Node, before: bool) -> bool:
+    name = called_name(node)
+    if name == "_set_grad_enabled":
+        return bool(node.args[0])
+    return name == "_exit_inference_mode" or (before and name != "_enter_inference_mode")
+
+
+class Effects:
+    """Regions and volatile nodes of one graph."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self.region: dict[fx.Node, int] = {}
+        self.position: dict[fx.Node, int] = {}
+        self.barriers: list[fx.Node] = []
+        self.without_grad: set[fx.Node] = set()
+        """Nodes that run under a no-grad or inference mode which the graph itself switches on."""
+        touched: set[StorageWeakRef] = set()
+        grad = True
+        for position, node in enumerate(graph.nodes):
+            targets = written(node)
+            if targets or is_barrier(node):
+                self.barriers.append(node)
+                touched.update(s for target in targets for s in storages(target))
+            grad = switched_grad(node, grad)
+            if not grad:
+                self.without_grad.add(node)
+            self.region[node] = len(self.barriers)
+            self.position[node] = position
+        self.order = tuple(self.position[barrier] for barrier in self.barriers)
+        self.volatile = {
+            node for node in graph.nodes if touched and any(s in touched for s in storages(node))
+        }
+
+    def between(self, first: fx.Node, last: fx.Node) -> list[fx.Node]:
+        """The barriers strictly between two nodes."""
+        start = bisect.bisect_right(self.order, self.position[first])
+        stop = bisect.bisect_left(self.order, self.position[last])
+        return self.barriers[start:stop]

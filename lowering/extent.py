@@ -1,0 +1,117 @@
+"""The nodes of a match: what it would elide, what it reads, and who else looks inside.
+
+Computed on nodes, not terms, by walking from the results up to the operands: whatever the
+identities did to the terms, everything on that way is what the rewrite removes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import fx
+
+from tile_backend.lowering.canonical import CanonicalGraph
+from tile_backend.lowering.effects import called_name
+from tile_backend.lowering.match import Match
+from tile_backend.lowering.node import value
+from tile_backend.lowering.terms import Term
+
+CHEAP = frozenset(
+    (
+        "cast",
+        "slice",
+        "select",
+        "permute",
+        "reshape",
+        "expand",
+        "repeat_interleave",
+        "leaf",
+        "number",
+    )
+)
+"""Operations that may be computed twice: an interior value of one of these may be used outside."""
+
+METADATA = frozenset(
+    ("size", "dim", "numel", "stride", "is_contiguous", "element_size", "get_device", "ndimension")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Extent:
+    """The nodes of one match, each group in graph order but `roots`.
+
+    roots:    one node per result, the main one first.
+    interior: elided nodes without the main root.
+    operands: nodes that the new op reads.
+    escapes:  interior nodes of weight that are used outside.
+    """
+
+    roots: tuple[fx.Node, ...]
+    interior: tuple[fx.Node, ...]
+    operands: tuple[fx.Node, ...]
+    escapes: tuple[fx.Node, ...]
+
+    @property
+    def elided(self) -> tuple[fx.Node, ...]:
+        return (*self.interior, *(r for r in self.roots if r not in self.interior))
+
+
+def extent(match: Match, canonical: CanonicalGraph) -> Extent | None:
+    """None when a result is not a node of the graph (it exists only as a derived term)."""
+    if any(root.node is None for root in match.roots):
+        return None
+    roots = tuple(root.node for root in match.roots if root.node is not None)
+    bases = operand_bases(match)
+    stops = {node for term in bases for node in canonical.nodes[term]}
+    operands = {term.node for term in bases if term.node is not None}
+    interior: dict[fx.Node, None] = {}
+    todo = [roots[0]]
+    while todo:
+        node = todo.pop()
+        for source in node.all_input_nodes:
+            if source in stops or source in interior or not holds_tensors(source):
+                continue
+            if source.op not in ("call_function", "call_method"):
+                operands.add(source)
+                continue
+            interior[source] = None
+            todo.append(source)
+    inside = {*interior, *roots}
+    order = canonical.effects.position
+    escapes = [n for n in interior if n not in roots and escapes_from(n, inside, canonical)]
+    return Extent(
+        roots,
+        tuple(sorted(interior, key=order.__getitem__)),
+        tuple(sorted(operands, key=order.__getitem__)),
+        tuple(sorted(escapes, key=order.__getitem__)),
+    )
+
+
+def operand_bases(match: Match) -> set[Term]:
+    """The operand terms; for a derived operand, the terms of the graph that it is derived from."""
+    found: set[Term] = set()
+    todo: list[Term] = list(match.operands.values())
+    while todo:
+        term = todo.pop()
+        if term.node is None:
+            todo += term.args
+        else:
+            found.add(term)
+    return found
+
+
+def holds_tensors(node: fx.Node) -> bool:
+    return isinstance(value(node), (torch.Tensor, tuple, list))
+
+
+def escapes_from(node: fx.Node, inside: set[fx.Node], canonical: CanonicalGraph) -> bool:
+    term = canonical.term.get(node)
+    if term is None or term.op in CHEAP:  # a tuple (chunk, split), a view, a cast
+        return False
+    return any(user not in inside and not is_metadata(user) for user in node.users)
+
+
+def is_metadata(node: fx.Node) -> bool:
+    """A use that reads shape or dtype, not values."""
+    return called_name(node) in METADATA or node.target is getattr

@@ -1,0 +1,170 @@
+"""The declaration of one fusion, from which matcher, op, tests, docs and bench are derived.
+
+A fusion is plain PyTorch: its ops have a reference, its spellings are functions a user could have
+written. Only *semantic* variants are spellings (where a cast sits, `1 + w`); algebra such as
+`x * x` for `x.pow(2)` or swapped operands is the job of the canonical terms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from tile_backend.lowering.reason import Reason, ReasonKind
+
+__all__ = ["Fusion", "Limit", "Op", "Reason", "ReasonKind", "Scalar", "Shape", "Spelling", "Tensor"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor hole.
+
+    dims:     names from the left, "..." for any leading dimensions: "... D". Equal names are equal
+              sizes.
+    optional: the spelling is also traced with None in this place.
+    dtype:    "T"    the low-precision dtype of the site (bf16 or fp16), or float32 throughout
+              "T|f32" as "T", and also float32 while the others are low precision
+              "f32"  float32 only;  "c64"  complex;  "bool"
+              "any"  as "T|f32", but any dtype is taken where no arithmetic shows it (SDPA's mask)
+    any_rank: more leading dimensions than `dims` names are accepted (a gain per head and feature).
+    """
+
+    dims: str
+    optional: bool = False
+    dtype: str = "T"
+    any_rank: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Scalar:
+    """A number hole: a literal, or a symbolic float that is specialised when the site is chosen."""
+
+    type: type = float
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """One custom op, `torch.ops.tilegym.<name>`.
+
+    schema:    "(Tensor x, Tensor? weight, float eps, float offset=0.0) -> Tensor": tensors first.
+    reference: plain PyTorch with the same parameters: the specification, the oracle, the CPU path.
+    outputs:   same parameters; allocates the result(s), uninitialised, with the layout the op
+               promises.
+    """
+
+    name: str
+    schema: str
+    reference: Callable[..., Any]
+    outputs: Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spelling:
+    """One way to write the fusion. Parameters are named after holes; not every hole must occur.
+
+    op:         which of the fusion's ops it becomes ("" is the first).
+    attributes: op arguments that this spelling fixes, e.g. {"offset": 1.0}; a callable gets the
+                bound operands by name (fake tensors and numbers).
+    declined:   a reason when the form is recognised but no op has its meaning.
+    transform:  maps bound holes to op tensor arguments with plain PyTorch view ops
+                (e.g. complex frequencies to cos and sin), or None for the identity.
+    finish:     maps the op's first result to the spelling's, a view of it.
+    grouped:    dimension H is a multiple of dimension K, not the same.
+    table_ratio: dimension R over dimension D (rotary tables against head width); None: unrelated.
+    name:       what the report calls it; "" is the name of the function.
+    """
+
+    function: Callable[..., Any]
+    op: str = ""
+    attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    declined: Reason | None = None
+    transform: Callable[..., Mapping[str, Any]] | None = None
+    finish: Callable[[Any], Any] | None = None
+    grouped: bool = False
+    table_ratio: float | None = 1.0
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        return self.name or self.function.__name__
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """One benchmark row: a name a person knows and the shape of each tensor hole."""
+
+    name: str
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+Limit = Callable[[Mapping[str, Any]], Reason | None]
+"""Takes the op's arguments by name (fake tensors and numbers); None means the site is allowed."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fusion:
+    """A fusion. Adding one is adding one file under `patterns/` with a module constant `FUSION`.
+
+    summary:     one line for the docs table and the CLI.
+    ops:         the custom ops, the main one first.
+    holes:       the parameters of the spellings.
+    spellings:   semantic variants; the first is usually the reference of the first op.
+    near_misses: functions with the same parameters that must never match.
+    anchors:     canonical ops whose presence says "somebody meant this fusion" (for near misses
+                 and the warning that nothing was fused).
+    alike:       groups of holes whose shapes must be equal.
+    limits:      checks over the op's arguments.
+    priority:    where two fusions overlap, the higher one wins; ties go to the larger match.
+    merge:       names of two spellings' ops that become one, see `tile_backend.lowering.merge`.
+    describe:    what the report says a site bound, besides numbers and attributes; gets op
+                 arguments.
+    estimate:    what the gate does on a GPU while no measurement is stored: "kernel" or
+                 "reference", and the sentence that justifies it.
+    bench:       the shapes to measure it at.
+    """
+
+    name: str
+    summary: str
+    ops: tuple[Op, ...]
+    holes: Mapping[str, Tensor | Scalar]
+    spellings: tuple[Spelling, ...]
+    near_misses: tuple[Callable[..., Any], ...] = ()
+    anchors: tuple[str, ...] = ()
+    alike: tuple[tuple[str, ...], ...] = ()
+    limits: tuple[Limit, ...] = ()
+    priority: int = 0
+    merge: Merge | None = None
+    describe: Callable[[Mapping[str, Any]], dict[str, object]] | None = None
+    estimate: tuple[str, str] = ("reference", "no measurement is stored for this device")
+    bench: tuple[Shape, ...] = ()
+
+    def op(self, name: str = "") -> Op:
+        return next(op for op in self.ops if not name or op.name == name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Merge:
+    """Two sites of op `one` that share the arguments `shared` become one call of op `two`.
+
+    q and k of one rotary embedding are two sites that read the same cos and sin. `first` and
+    `second` are the names that the separate argument of `one` has in `two`.
+    """
+
+    one: str
+    two: str
+    separate: str
+    first: str
+    second: str
+    shared: tuple[str, ...]
+
+
+def same_as(parameter: str) -> Callable[..., torch.Tensor]:
+    """An `outputs` function: one tensor of the named argument's shape, dtype and dense strides."""
+
+    def outputs(**arguments: Any) -> torch.Tensor:
+        return torch.empty_like(arguments[parameter])
+
+    return outputs

@@ -1,0 +1,125 @@
+"""Kernel or reference? It depends on the fusion, the device, the options and what is installed.
+
+`decide` answers for one site. On a CPU the answer is always the reference: the original nodes stay
+with Inductor and cost nothing. On a GPU without stored measurements the fusion's own estimate
+decides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+from typing import Any
+
+import torch
+
+from tile_backend.lowering.fusion import Fusion
+from tile_backend.lowering.launch_recipe import NoKernelError, describe, recipe
+from tile_backend.lowering.legality import Call
+from tile_backend.lowering.node import hint
+from tile_backend.lowering.reason import Reason, ReasonKind
+from tile_backend.lowering.site import Decision
+
+MINIMUM_CAPABILITY = (8, 0)
+ASSUMED_CAPABILITY = (9, 0)
+"""For a graph captured on fake CUDA tensors, where there is no GPU to ask."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """decision: what runs. put_in: the op goes into the graph.
+
+    fallback: why a wanted kernel cannot run.
+    """
+
+    decision: Decision
+    put_in: bool
+    fallback: Reason | None = None
+
+
+def decide(fusion: Fusion, call: Call, kernels: str) -> Verdict:
+    """kernels: the option tilegym.kernels, "auto", "always" or "never"."""
+    device = next(a.device for a in call.arguments.values() if isinstance(a, torch.Tensor))
+    if kernels == "never":
+        return Verdict(Decision("reference", 'tilegym.kernels is "never"'), put_in=False)
+    if kernels == "auto" and device.type != "cuda":
+        return Verdict(Decision("reference", left_to_inductor(device)), put_in=False)
+    choice, evidence = fusion.estimate
+    if kernels == "auto" and choice == "reference":
+        return Verdict(Decision("reference", evidence), put_in=False)
+    missing = unavailable(device) or refused(call, device)
+    if missing is not None:
+        decision = Decision("reference", missing.text)
+        return Verdict(decision, put_in=kernels == "always", fallback=missing)
+    if kernels == "always":
+        evidence = 'tilegym.kernels is "always"'
+    return Verdict(Decision("kernel", evidence), put_in=True)
+
+
+def refused(call: Call, device: torch.device) -> Reason | None:
+    """Why the op's kernel does not take these dtypes, shapes and strides, as its plan says."""
+    from tile_backend.lowering.kernels.launch_plan import KernelLimit
+
+    capability = capability_of(device.index or 0) or ASSUMED_CAPABILITY
+    values = [example(v) for v in (*call.arguments.values(), *call.outputs)]
+    try:
+        recipe(
+            call.op.name,
+            tuple(call.arguments),
+            describe(values),
+            f"sm_{capability[0]}{capability[1]}",
+        )
+    except KernelLimit as limit:
+        return limit.reason
+    except NoKernelError as error:
+        return Reason(ReasonKind.MISSING_KERNEL, str(error))
+    return None
+
+
+def example(value: Any) -> Any:
+    """A fake tensor as a meta tensor of the sizes seen at capture; other values as they are."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    sizes, strides = [hint(s) for s in value.shape], [hint(s) for s in value.stride()]
+    return torch.empty_strided(sizes, strides, dtype=value.dtype, device="meta")
+
+
+def left_to_inductor(device: torch.device) -> str:
+    return f"on {device.type} the original ops are left to Inductor"
+
+
+def unavailable(device: torch.device) -> Reason | None:
+    """Why no cuTile kernel can run on this device."""
+    if device.type != "cuda":
+        return Reason(
+            ReasonKind.MISSING_KERNEL,
+            f"no cuTile kernel runs on {device.type}; the op's reference runs instead",
+            fix='leave tilegym.kernels at "auto"',
+        )
+    capability = capability_of(device.index or 0)
+    if capability is not None and capability < MINIMUM_CAPABILITY:
+        return Reason(
+            ReasonKind.MISSING_KERNEL,
+            f"the GPU has compute capability {capability[0]}.{capability[1]}; the kernels need 8.0",
+        )
+    if not has_cutile():
+        return Reason(
+            ReasonKind.MISSING_DEPENDENCY,
+            "the package cuda-tile is not installed",
+            fix='pip install "tile-backend[kernels]"',
+        )
+    return None
+
+
+@functools.cache
+def has_cutile() -> bool:
+    return importlib.util.find_spec("cuda") is not None and (
+        importlib.util.find_spec("cuda.tile") is not None
+    )
+
+
+@functools.cache
+def capability_of(index: int) -> tuple[int, int] | None:
+    """None where there is no GPU to ask (a graph captured on fake CUDA tensors)."""
+    return torch.cuda.get_device_capability(index) if torch.cuda.is_available() else None

@@ -1,0 +1,161 @@
+"""Identities between terms: each is one small rule under the equation that it states.
+
+`build` is the only way to make a compound term: it tries the rules of the operation in order and
+interns what none of them rewrites. A rule may not merge values that round differently in low
+precision; rules that move an error by an ulp of float32 say so. Here are the rules for casts;
+identities_arithmetic and identities_layout have the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from tile_backend.lowering import shapes
+from tile_backend.lowering.node import Size
+from tile_backend.lowering.terms import Attributes, Term, TermTable
+
+Args = tuple[Term, ...]
+Rule = Callable[[TermTable, Args, Attributes, Any, tuple[Size, ...]], Term | None]
+RULES: dict[str, list[Rule]] = {}
+
+LOW_PRECISION = frozenset((torch.bfloat16, torch.float16))
+MOVES_DATA = frozenset(
+    ("slice", "permute", "reshape", "expand", "neg", "repeat_interleave", "select", "pairs")
+)
+ROUNDS_ONCE = frozenset(
+    ("silu", "gelu", "sigmoid", "tanh", "relu", "softmax", "exp", "sqrt", "square", "abs")
+)
+
+
+def rule(*ops: str) -> Callable[[Rule], Rule]:
+    def register(function: Rule) -> Rule:
+        for op in ops:
+            RULES.setdefault(op, []).append(function)
+        return function
+
+    return register
+
+
+def build(
+    table: TermTable,
+    op: str,
+    args: tuple[Term, ...],
+    attrs: Attributes = (),
+    dtype: torch.dtype | None = None,
+    shape: tuple[Size, ...] = (),
+) -> Term:
+    moved = squeezed_operand(table, op, args, attrs, dtype, shape)
+    if moved is not None:
+        return moved
+    for candidate in RULES.get(op, ()):
+        found = candidate(table, args, attrs, dtype, shape)
+        if found is not None:
+            return found
+    return table.intern(op, args, attrs, dtype, shape)
+
+
+COMPUTES_EACH = frozenset(("rsqrt", "sqrt", "recip", "square", "neg", "exp", "add", "mul", "div"))
+
+
+def squeezed_operand(
+    table: TermTable,
+    op: str,
+    args: tuple[Term, ...],
+    attrs: Attributes,
+    dtype: torch.dtype | None,
+    shape: tuple[Size, ...],
+) -> Term | None:
+    """f(squeeze(x)) = squeeze(f(x)) for an element-wise f of one tensor (and a number).
+
+    So a mean without kept dimension, whose root is unsqueezed later, is the mean with it.
+    """
+    tensors = [a for a in args if a.dtype is not None]
+    if op not in COMPUTES_EACH or len(tensors) != 1 or tensors[0].op != "reshape":
+        return None
+    (squeezed,) = tensors
+    wide = squeezed.args[0]
+    if wide.rank <= squeezed.rank or [s for s in wide.shape if s != 1] != [
+        s for s in squeezed.shape if s != 1
+    ]:
+        return None
+    inner = build(
+        table, op, tuple(wide if a is squeezed else a for a in args), attrs, dtype, wide.shape
+    )
+    return build(table, "reshape", (inner,), shape, dtype, shape)
+
+
+def cast(table: TermTable, term: Term, dtype: torch.dtype) -> Term:
+    if term.dtype is None or term.dtype == dtype:  # cast(x, x.dtype) = x
+        return term
+    return build(table, "cast", (term,), (dtype,), dtype, term.shape)
+
+
+# --- casts ----------------------------------------------------------------------------------------
+
+
+@rule("cast")
+def widen_then_narrow(t: TermTable, args: Args, attrs: Any, dtype: Any, shape: Any) -> Term | None:
+    """narrow(widen(x)) = x"""
+    (inner,) = args
+    if inner.op == "cast" and dtype in LOW_PRECISION and inner.dtype == torch.float32:
+        source: Term = inner.args[0]
+        return source if source.dtype == dtype else None
+    return None
+
+
+@rule("cast")
+def cast_of_moved_data(t: TermTable, args: Args, attrs: Any, dtype: Any, shape: Any) -> Term | None:
+    """cast(move(x)) = move(cast(x)), and of a negation, for casts between floating-point types"""
+    (inner,) = args
+    if inner.dtype is None or not (dtype.is_floating_point and inner.dtype.is_floating_point):
+        return None
+    if inner.op in MOVES_DATA:
+        return build(t, inner.op, (cast(t, inner.args[0], dtype),), inner.attrs, dtype, shape)
+    if inner.op in ("cat", "stack", "interleave"):
+        parts = tuple(cast(t, part, dtype) for part in inner.args)
+        return build(t, inner.op, parts, inner.attrs, dtype, shape)
+    return None
+
+
+@rule("cast")
+def one_rounding(t: TermTable, args: Args, attrs: Any, dtype: Any, shape: Any) -> Term | None:
+    """narrow(f(widen(x))) = f(x), which torch computes in float32 and rounds once"""
+    (inner,) = args
+    if dtype not in LOW_PRECISION or inner.dtype != torch.float32 or inner.op not in ROUNDS_ONCE:
+        return None
+    operand = inner.args[0]
+    if operand.op == "cast" and operand.args[0].dtype == dtype:
+        return build(t, inner.op, (operand.args[0],), inner.attrs, dtype, shape)
+    return None
+
+
+@rule("cast")
+def one_rounding_of_two(
+    t: TermTable, args: Args, attrs: Any, dtype: Any, shape: Any
+) -> Term | None:
+    """narrow(widen(x) * widen(y)) = x * y, and of a sum: torch computes these in float32, too"""
+    (inner,) = args
+    if dtype not in LOW_PRECISION or inner.dtype != torch.float32 or inner.op not in ("mul", "add"):
+        return None
+    sources = [a.args[0] for a in inner.args if a.op == "cast" and a.args[0].dtype == dtype]
+    return build(t, inner.op, tuple(sources), (), dtype, shape) if len(sources) == 2 else None
+
+
+def operand(
+    table: TermTable, term: Term, shape: tuple[Size, ...], others: tuple[Term, ...]
+) -> Term:
+    """An operand of an element-wise op, without the expansion that broadcasting does by itself.
+
+    expand(x) op y = x op y and x[None] op y = x op y, where the result keeps its shape.
+    """
+    while term.op in ("expand", "reshape"):
+        inner = term.args[0]
+        only_ones = term.op == "expand" or shapes.adds_leading_ones(inner.shape, term.shape)
+        rest = shapes.broadcast([inner.shape, *(o.shape for o in others)])
+        if not only_ones or rest != shape:
+            break
+        term = inner
+    return term

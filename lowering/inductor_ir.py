@@ -1,0 +1,195 @@
+"""Inductor lowerings that turn our ops into direct launches on buffers its planner owns.
+
+    _tg.rms_norm(buf6, arg4_1, 1e-06, 0.0, 'once', out=buf7)                 one output
+    _tg.add_rms_norm(buf0, buf1, arg4_1, 1e-06, 0.0, 'once', buf3, buf4)     several outputs
+
+No dispatcher at run time; consumers reuse outputs in place; a dead output is passed as None; inputs
+keep their strides, since our kernels read any. Layouts come from the op's fake implementation.
+CUDA only. Elsewhere, and under wrappers that write no Python (cpp_wrapper and with it AOTInductor,
+the FX wrapper), the op stays a call through the dispatcher.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch._inductor import ir
+from torch._inductor.custom_graph_pass import CustomGraphPass
+from torch._inductor.lowering import fallback_handler, register_lowering
+from torch._inductor.utils import convert_shape_to_inductor
+from torch._inductor.virtualized import V
+
+from tile_backend.lowering import custom_op, provenance
+from tile_backend.lowering.fusion import Fusion
+
+__all__ = ["CustomGraphPass", "force_direct_launch", "install"]
+
+IMPORT = "import tile_backend.lowering.launch_abi1 as _tg"
+
+_COMPILER_CONFIG: Any = torch.compiler.config  # its methods are installed at import
+_forced: contextvars.ContextVar[bool] = contextvars.ContextVar("force_direct_launch", default=False)
+_installed: set[str] = set()
+
+
+def install(fusions: Iterable[Fusion]) -> None:
+    """Define every op of every fusion and give it its lowering. Idempotent."""
+    fusions = tuple(fusions)
+    custom_op.define(fusions)
+    for op in (op for fusion in fusions for op in fusion.ops):
+        if op.name not in _installed:
+            _installed.add(op.name)
+            _register(custom_op.record(op.name))
+
+
+@contextlib.contextmanager
+def force_direct_launch() -> Iterator[None]:
+    """For tests without a GPU: what is compiled inside launches directly on CPU buffers too.
+
+    The launcher then computes the reference. Compiled code differs, so the cache keys must.
+    """
+    token = _forced.set(True)
+    try:
+        with _COMPILER_CONFIG.patch(cache_key_tag="tilegym.force_direct_launch"):
+            yield
+    finally:
+        _forced.reset(token)
+
+
+def _register(record: custom_op.Record) -> None:
+    plain = fallback_handler(record.overload, add_to_fallback_set=False)
+    launched = functools.partial(_lower, record)
+
+    def lower(*args: Any, **kwargs: Any) -> Any:
+        return (launched if _launches_directly() else plain)(*args, **kwargs)
+
+    register_lowering(record.overload, type_promotion_kind=None)(lower)
+
+
+def _launches_directly() -> bool:
+    """Is the current node's result on a GPU, and the generated code Python?"""
+    if V.graph.cpp_wrapper or getattr(V.graph, "fx_wrapper", False):
+        return False
+    return _forced.get() or _fakes()[0].device.type == "cuda"
+
+
+def _fakes() -> Sequence[torch.Tensor]:
+    """What the current FX node returns: sizes, strides, dtype and device of each output."""
+    value = V.graph.current_node.meta["val"]
+    return value if isinstance(value, (tuple, list)) else (value,)
+
+
+def _layouts() -> list[ir.FixedLayout]:
+    """Sizes as the rest of the graph writes them: consumers then see a layout as their own."""
+    return [
+        ir.FixedLayout(
+            fake.device,
+            fake.dtype,
+            convert_shape_to_inductor(fake.size()),
+            convert_shape_to_inductor(fake.stride()),
+        )
+        for fake in _fakes()
+    ]
+
+
+def _lower(record: custom_op.Record, *args: Any, **kwargs: Any) -> Any:
+    arguments = record.signature.values(args, kwargs)
+    layouts = _layouts()
+    if len(layouts) == 1:
+        return ir.TensorBox.create(_LaunchOne(record, arguments, layouts[0]))
+    call = _LaunchSeveral(record, arguments, layouts)
+    return tuple(ir.TensorBox.create(output) for output in call.outputs)
+
+
+def _is_input(value: Any) -> bool:
+    return isinstance(value, ir.IRNode)
+
+
+class _Launch(ir.ExternKernel):
+    """What both launches share: the arguments in schema order, and the comment above the call.
+
+    Inductor keeps tensors (`inputs`) apart from constants (`constant_args`); an optional tensor
+    that is None is a constant between tensors, so the order is rebuilt from `is_input`.
+    """
+
+    record: custom_op.Record
+    is_input: tuple[bool, ...]
+
+    def _take(
+        self, record: custom_op.Record, arguments: Sequence[Any]
+    ) -> tuple[list[Any], list[Any]]:
+        self.record, self.is_input = record, tuple(map(_is_input, arguments))
+        inputs = [ir.ExternKernel.realize_input(value) for value in arguments if _is_input(value)]
+        return inputs, [value for value in arguments if not _is_input(value)]
+
+    def codegen_args(self) -> list[str]:
+        inputs = (
+            value.codegen_reference() for value in self.inputs if isinstance(value, ir.IRNode)
+        )
+        constants = iter(self.codegen_const_args())
+        return [next(inputs if is_input else constants) for is_input in self.is_input]
+
+    def codegen_comment(self, wrapper: Any, *names: Any) -> None:
+        super().codegen_comment(wrapper, *names)
+        meta = self.fx_node.meta if self.fx_node is not None else {}
+        words = (
+            f"tilegym.{self.record.op.name}",
+            provenance.module_path(meta),
+            provenance.source_line(meta),
+        )
+        wrapper.writeline(f"# {'  '.join(word for word in words if word)}")
+
+
+class _LaunchOne(_Launch, ir.ExternKernelOut):
+    """One output, allocated by the planner; the base class writes NAME(arguments, out=buffer)."""
+
+    def __init__(self, record: custom_op.Record, arguments: Sequence[Any], layout: Any) -> None:
+        inputs, constants = self._take(record, arguments)
+        name = f"_tg.{record.op.name}"
+        ir.ExternKernelOut.__init__(self, layout, inputs, constants, python_kernel_name=name)
+
+    def codegen(self, wrapper: Any) -> None:
+        wrapper.add_import_once(IMPORT)
+        super().codegen(wrapper)
+
+
+class _Output(ir.MultiOutput):
+    """One of several outputs: an ordinary buffer of the planner. The launch writes the call."""
+
+    def should_allocate(self) -> bool:
+        return True
+
+    def codegen(self, wrapper: Any) -> None:
+        pass
+
+
+class _LaunchSeveral(_Launch):
+    """Several outputs, passed after the arguments."""
+
+    def __init__(
+        self, record: custom_op.Record, arguments: Sequence[Any], layouts: Sequence[Any]
+    ) -> None:
+        inputs, constants = self._take(record, arguments)
+        layout = ir.MultiOutputLayout(device=layouts[0].device)
+        super().__init__(None, layout, self.unwrap_storage(inputs), tuple(constants))
+        self.python_kernel_name = f"_tg.{record.op.name}"
+        self.name = V.graph.register_buffer(self)
+        V.graph.register_operation(self)
+        self.outputs = [_Output(each, self, [(tuple, i)]) for i, each in enumerate(layouts)]
+
+    def should_allocate(self) -> bool:
+        return False
+
+    def codegen(self, wrapper: Any) -> None:
+        wrapper.add_import_once(IMPORT)
+        for output in self.outputs:
+            wrapper.codegen_allocation(output)
+        self.codegen_comment(wrapper, self.python_kernel_name)
+        names = [output.get_name() for output in self.outputs]
+        live = ["None" if name in V.graph.removed_buffers else name for name in names]
+        call = f"{self.python_kernel_name}({', '.join([*self.codegen_args(), *live])})"
+        wrapper.writeline(f"{self.get_name()} = {call}")

@@ -1,0 +1,136 @@
+"""Functions of torch that Dynamo keeps as one node, written out where our fusions lie inside them.
+
+`F.multi_head_attention_forward` (nn.MultiheadAttention, nn.TransformerEncoderLayer) is Python that
+calls `scaled_dot_product_attention`. The node is replaced by the calls it makes, recorded on the
+graph's own fake tensors: what AOTAutograd would trace a moment later anyway.
+"""
+
+from __future__ import annotations
+
+import operator
+import types as types_module
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx
+from torch.overrides import TorchFunctionMode
+
+from tile_backend.lowering.legality import fake_mode_of
+from tile_backend.lowering.node import value
+from tile_backend.lowering.reference import as_tuple
+from tile_backend.lowering.rewrite import KEPT_META
+
+COMPOSITES = frozenset((F.multi_head_attention_forward,))
+
+
+class Unrecordable(Exception):
+    """The function made a tensor that no recorded call returned."""
+
+
+class Inliner(TorchFunctionMode):
+    """Appends the torch calls made inside it to a graph, before the current insertion point."""
+
+    def __init__(self, graph: fx.Graph, origin: fx.Node) -> None:
+        super().__init__()
+        self.graph, self.origin = graph, origin
+        self.nodes: dict[int, fx.Node] = {}
+        self.alive: list[torch.Tensor] = []
+
+    def bind(self, tensor: torch.Tensor, node: fx.Node) -> None:
+        self.nodes[id(tensor)] = node
+        self.alive.append(tensor)
+
+    def written(self, argument: Any) -> Any:
+        """The argument with nodes in place of tensors and symbolic sizes as they are."""
+        if isinstance(argument, torch.Tensor):
+            if id(argument) not in self.nodes:
+                raise Unrecordable(str(self.origin.target))
+            return self.nodes[id(argument)]
+        if isinstance(argument, (tuple, list)):
+            return type(argument)(self.written(a) for a in argument)
+        if isinstance(argument, torch.SymInt):
+            raise Unrecordable("a symbolic size")
+        return argument
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        if not any(isinstance(r, torch.Tensor) for r in as_tuple(result)):
+            return result
+        if getattr(function, "__name__", "") == "__get__":
+            raise Unrecordable(f"the attribute {function.__self__.__name__}")
+        given = self.written(tuple(args)), {k: self.written(v) for k, v in kwargs.items()}
+        if isinstance(function, types_module.MethodDescriptorType):
+            node = self.graph.call_method(function.__name__, *given)
+        else:
+            node = self.graph.call_function(function, *given)
+        self.annotate(node, result)
+        return result
+
+    def annotate(self, node: fx.Node, result: Any) -> None:
+        node.meta.update({k: self.origin.meta[k] for k in KEPT_META if k in self.origin.meta})
+        node.meta["example_value"] = result
+        if isinstance(result, torch.Tensor):
+            self.bind(result, node)
+            return
+        for index, part in enumerate(result):
+            if isinstance(part, torch.Tensor):
+                self.annotate(self.graph.call_function(operator.getitem, (node, index)), part)
+
+
+def inline(module: fx.GraphModule) -> int:
+    """Write out every composite; returns how many. One that cannot be recorded stays as it is."""
+    found = 0
+    for node in [n for n in module.graph.nodes if n.target in COMPOSITES]:
+        found += inlined(module.graph, node)
+    if found:
+        module.recompile()
+    return found
+
+
+def inlined(graph: fx.Graph, node: fx.Node) -> bool:
+    """Replace one node; on failure nothing of it is left behind."""
+    before = set(graph.nodes)
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), value)
+    assert callable(node.target)
+    try:
+        with graph.inserting_before(node), fake_mode_of([value(n) for n in node.all_input_nodes]):
+            recorder = Inliner(graph, node)
+            for operand in node.all_input_nodes:
+                if isinstance(value(operand), torch.Tensor):
+                    recorder.bind(value(operand), operand)
+            with recorder:
+                result = composite(node.target, args, kwargs)
+            results = recorder.written(as_tuple(result))
+    except Unrecordable:
+        for made in reversed([n for n in graph.nodes if n not in before]):
+            graph.erase_node(made)
+        return False
+    replace(graph, node, results)
+    return True
+
+
+def composite(function: Any, args: Any, kwargs: Any) -> Any:
+    """The function's body, without its first step, which hands the whole call to an active mode."""
+    names = {**function.__globals__, "has_torch_function": lambda tensors: False}
+    body = types_module.FunctionType(
+        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
+    )
+    return body(*args, **kwargs)
+
+
+def replace(graph: fx.Graph, node: fx.Node, results: tuple[Any, ...]) -> None:
+    """Every `node[i]` becomes the i-th result."""
+    for user in list(node.users):
+        index = user.args[1]
+        assert user.target is operator.getitem
+        assert isinstance(index, int)
+        result = results[index]
+        if isinstance(result, fx.Node):
+            user.replace_all_uses_with(result)
+            graph.erase_node(user)
+    if not node.users:
+        graph.erase_node(node)

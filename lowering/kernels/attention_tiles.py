@@ -1,0 +1,52 @@
+"""Tile sizes and compiler hints of the attention kernel, per architecture and head width.
+
+Chosen from compiled code, not yet from timings: the largest tiles that spill no register on sm_90
+and sm_100, and at most a few on the others. Eight worker warps are two groups of 64 rows each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+
+WARP_GROUPS = ("sm_90", "sm_100", "sm_103", "sm_110")
+"""Architectures whose matrix instructions take 64 rows or more from shared memory."""
+EIGHT_WARPS = {"num_worker_warps": 8}
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionTiles:
+    """rows: queries per block; cols: keys per step; latency: depth of the k and v pipeline."""
+
+    rows: int
+    cols: int
+    latency: int
+    hints: Mapping[str, int]
+
+
+def attention_tiles(arch: str, width: int, length: int, dtype: torch.dtype) -> AttentionTiles:
+    """width: the wider of both padded head widths; length: queries per head."""
+    if dtype is torch.float32:
+        return full_precision_tiles(arch, width, length)
+    if length <= 16:
+        # Few queries: the tile is as thin as a matrix instruction, and all time goes into k and v.
+        return AttentionTiles(16, 64, 2, {})
+    if length <= 64:
+        return AttentionTiles(64, 64 if width <= 128 or arch in WARP_GROUPS else 32, 2, {})
+    if arch in WARP_GROUPS:
+        return AttentionTiles(128, 128 if width <= 128 else 64, 2, EIGHT_WARPS)
+    if width == 128 and arch != "sm_80":
+        # 100 KB of shared memory and no matrix instruction that reads it: 128 rows would spill.
+        return AttentionTiles(64, 64, 2, {})
+    return AttentionTiles(128, 64 if width <= 128 else 32, 2, EIGHT_WARPS)
+
+
+def full_precision_tiles(arch: str, width: int, length: int) -> AttentionTiles:
+    """float32 operands are split in two tfloat32 parts each: smaller tiles, heads up to 128."""
+    if width <= 64:
+        return AttentionTiles(16 if length <= 16 else 64, 32, 2, {})
+    if arch in ("sm_100", "sm_103", "sm_110"):
+        return AttentionTiles(64, 16, 2, {})
+    return AttentionTiles(32, 16, 2, {})

@@ -1,0 +1,69 @@
+"""RMSNorm over the last dimension: one pass, whole rows in registers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import cuda.tile as ct
+import torch
+
+from tile_backend.lowering.kernels import launch_plan
+from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.launch_plan import Launch, Sample
+from tile_backend.lowering.kernels.norm_plan import check_rows, gain_or, norm_samples
+from tile_backend.lowering.kernels.rms import ROUNDING as MODES
+from tile_backend.lowering.kernels.rms import inverse_rms, normed_piece
+from tile_backend.lowering.kernels.row_layout import merged, row_grid, row_tile
+from tile_backend.lowering.kernels.rows import load_rows, row_index, store_piece
+
+
+def rms_norm(
+    x: ct.Array,
+    weight: ct.Array,
+    out: ct.Array,
+    eps: float,
+    offset: float,
+    N: ct.Constant[int],
+    ROWS: ct.Constant[int],
+    BLOCK: ct.Constant[int],
+    ROUNDING: ct.Constant[int],
+    WEIGHTED: ct.Constant[bool],
+    OFFSET: ct.Constant[bool],
+) -> None:
+    """x and out: views of row_layout.merged; weight [N], or anything when not WEIGHTED."""
+    at = row_index(x)
+    pieces = load_rows(x, at, N, ROWS, BLOCK)
+    scale = inverse_rms(pieces, eps, N, ROUNDING, x.dtype)
+    for j in ct.static_iter(range(len(pieces))):
+        normed = normed_piece(
+            pieces[j], scale, weight, j, offset, ROUNDING, WEIGHTED, OFFSET, x.dtype
+        )
+        store_piece(out, at, j, normed)
+
+
+def plan(
+    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+) -> Launch | None:
+    """See launch_plan. x [..., D] of any strides, weight [D] or None; outputs: (like x,)."""
+    x, weight = arguments["x"], arguments["weight"]
+    (out,) = outputs
+    mode = launch_plan.choose("rounding", arguments.get("rounding", "once"), MODES)
+    width = check_rows({"x": x}, {"weight": weight})
+    if out is None or launch_plan.is_empty(outputs):
+        return None
+    tile = row_tile(width)
+    out, x = merged((out, x))
+    offset = float(arguments.get("offset", 0.0))
+    gain = gain_or(x, "weight", weight, width)
+    constants = (width, tile.rows, tile.block, mode, weight is not None, offset != 0.0)
+    return launch_plan.launch(
+        kernel(rms_norm, num_worker_warps=tile.warps),
+        row_grid(out, tile.rows),
+        (x, gain, out, float(arguments["eps"]), offset, *constants),
+    )
+
+
+def samples() -> list[Sample]:
+    """Every rounding mode, weights of both dtypes, none, an offset, and row lengths."""
+    return norm_samples(lambda x, dtype: (torch.empty_like(x, dtype=dtype),), ("x",))

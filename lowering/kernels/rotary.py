@@ -1,0 +1,80 @@
+"""Rotary position embedding of one tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import cuda.tile as ct
+import torch
+
+from tile_backend.lowering.kernels import launch_plan
+from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.launch_plan import Launch, Sample
+from tile_backend.lowering.kernels.rotary_plan import four_axes, plan_rotary
+from tile_backend.lowering.kernels.rotation import rotate
+
+
+def rotary(
+    x: ct.Array,
+    cos: ct.Array,
+    sin: ct.Array,
+    out: ct.Array,
+    HEADS: ct.Constant[int],
+    TILE_HEADS: ct.Constant[int],
+    TABLE_HEADS: ct.Constant[int],
+    POSITIONS: ct.Constant[int],
+    PAIRS: ct.Constant[int],
+    WIDTH: ct.Constant[int],
+    LAYOUT: ct.Constant[int],
+    FULL: ct.Constant[bool],
+    CONJUGATE: ct.Constant[bool],
+    EVERY_OP: ct.Constant[bool],
+) -> None:
+    """Grid (position tiles, head tiles, batch) over 4-D x and out; see rotation.rotate."""
+    rotate(
+        *(x, cos, sin, out),
+        *(ct.bid(2), ct.bid(1), ct.bid(0)),
+        *(HEADS, TILE_HEADS, TABLE_HEADS, POSITIONS),
+        *(PAIRS, WIDTH, LAYOUT, FULL, CONJUGATE, EVERY_OP),
+    )
+
+
+def plan(
+    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+) -> Launch | None:
+    """See launch_plan. x [..., D] of rank 1 to 4 and any strides; outputs: (like x,)."""
+    (out,) = outputs
+    if out is None or launch_plan.is_empty(outputs):
+        return None
+    x, out = four_axes("x", arguments["x"]), four_axes("x", out)
+    shape = plan_rotary(arguments, x=x)
+    sizes = (shape.heads, shape.tile_heads, shape.table_heads, shape.positions)
+    return launch_plan.launch(
+        kernel(rotary), shape.grid(x), (x, *shape.tables, out, *sizes, *shape.flags)
+    )
+
+
+DEFAULTS = {"layout": "half", "rotary_dim": -1, "conjugate": False, "rounding": "every_op"}
+
+
+def samples() -> list[Sample]:
+    """Every layout with full or half-width tables, part of the features, and another dtype."""
+    half, full = torch.bfloat16, torch.float32
+    rows: list[tuple[str, int, int, torch.dtype, dict[str, Any]]] = [
+        ("half", 128, 128, half, {}),
+        ("half_split", 128, 64, full, {"conjugate": True}),
+        ("interleaved", 128, 64, full, {"layout": "interleaved", "rounding": "once"}),
+        ("interleaved_full", 128, 128, half, {"layout": "interleaved"}),
+        ("deinterleave", 64, 64, half, {"layout": "deinterleave"}),
+        ("partial", 80, 32, half, {"rotary_dim": 32, "rounding": "once"}),
+    ]
+    samples: list[Sample] = []
+    for name, width, table, dtype, given in rows:
+        x = torch.empty(2, 64, 8, width, dtype=half, device="meta").transpose(1, 2)
+        cos, sin = (torch.empty(2, 1, 64, table, dtype=dtype, device="meta") for _ in range(2))
+        attributes = {**DEFAULTS, **given}
+        once = attributes["rounding"] == "once"
+        out = torch.empty_like(x, dtype=half if once else torch.promote_types(half, dtype))
+        samples.append((name, {"x": x, "cos": cos, "sin": sin, **attributes}, (out,)))
+    return samples

@@ -1,0 +1,104 @@
+"""Tensors [..., D] as equally shaped views of rank 2 to 4 that a row kernel walks, without a copy.
+
+Leading dimensions are ordered by stride, dropped where their size is 1, and merged where every
+tensor allows it, as TensorIterator does: contiguous and transposed inputs become [rows, D], a slice
+of a packed tensor [tokens, heads, D]. What is left after that are up to three leading dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from tile_backend.lowering.kernels.launch_plan import KernelLimit
+from tile_backend.lowering.reason import ReasonKind
+
+MAX_LEADING = 3
+"""Leading dimensions map to the axes of the launch grid."""
+
+
+class RowTile(NamedTuple):
+    """A block handles `rows` rows, each in pieces of `block` elements, with `warps` warps."""
+
+    rows: int
+    block: int
+    warps: int
+
+
+def next_power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n; 1 for n < 1."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def row_tile(width: int) -> RowTile:
+    """About 8 elements per thread and piece, which is one 16-byte access in half precision."""
+    padded = next_power_of_two(width)
+    if padded >= 2048:
+        return RowTile(1, 2048, 8)
+    return RowTile(1024 // padded, padded, 4)
+
+
+def merged(tensors: Sequence[torch.Tensor], fewest: int = 1) -> list[torch.Tensor]:
+    """Views of the tensors with equal, merged leading dimensions, at least `fewest` of them.
+
+    tensors: equal leading sizes, any last size. The first one's strides decide the order.
+    """
+    sizes, strides = merged_strides(tensors)
+    missing = max(fewest - len(sizes), 0)
+    if len(sizes) > MAX_LEADING:
+        raise KernelLimit(
+            ReasonKind.STRIDE_LIMIT,
+            f"strides {[list(t.stride()) for t in tensors]} of {list(tensors[0].shape)} leave"
+            f" {len(sizes)} leading dimensions; the kernels walk {MAX_LEADING}",
+            "call .contiguous() on the input before the op",
+        )
+    views = []
+    for tensor, steps in zip(tensors, strides, strict=True):
+        width = tensor.shape[-1]
+        shape = [1] * missing + sizes + [width]
+        # The stride of a dimension of size 1 is never used; this one keeps rows aligned.
+        outermost = steps[0] * sizes[0] if sizes else width
+        stride = [outermost] * missing + steps + [tensor.stride(-1)]
+        views.append(tensor.as_strided(shape, stride, tensor.storage_offset()))
+    return views
+
+
+def merged_strides(tensors: Sequence[torch.Tensor]) -> tuple[list[int], list[list[int]]]:
+    """Sizes of the merged leading dimensions, and each tensor's strides along them."""
+    first = tensors[0]
+    order = [d for d in range(first.dim() - 1) if first.shape[d] != 1]
+    order.sort(key=lambda d: first.stride()[d], reverse=True)
+    sizes: list[int] = []
+    strides: list[list[int]] = [[] for _ in tensors]
+    for d in order:
+        size = first.shape[d]
+        steps = [t.stride(d) for t in tensors]
+        if sizes and all(s[-1] == step * size for s, step in zip(strides, steps, strict=True)):
+            sizes[-1] *= size
+            for s, step in zip(strides, steps, strict=True):
+                s[-1] = step
+            continue
+        sizes.append(size)
+        for s, step in zip(strides, steps, strict=True):
+            s.append(step)
+    return sizes, strides
+
+
+def row_grid(view: torch.Tensor, rows: int) -> tuple[int, int, int]:
+    """One block per `rows` rows of the innermost leading dimension, which is grid axis x."""
+    *outer, inner, _width = view.shape
+    blocks = [-(-inner // rows), *reversed(outer)]
+    x, y, z = blocks + [1] * (3 - len(blocks))
+    return x, y, z
+
+
+def row_vector(name: str, vector: torch.Tensor, width: int) -> torch.Tensor:
+    """A weight or bias that broadcasts to [width], as a view of that shape."""
+    if vector.dim() and vector.numel() == vector.shape[-1] and vector.shape[-1] in (1, width):
+        return vector.as_strided((vector.shape[-1],), (vector.stride(-1),)).expand(width)
+    raise KernelLimit(
+        ReasonKind.SHAPE_LIMIT,
+        f"`{name}` is {list(vector.shape)}; the kernel takes one value per feature, [{width}]",
+    )

@@ -1,0 +1,131 @@
+"""A kernel's launch as a function of shapes, strides, dtypes and numbers, worked out once for each.
+
+`plan` of a kernel file takes longer than a launch, and a model repeats its launches every step. So
+the plan is made on meta tensors, which have no storage in common, and remembered as a recipe: which
+argument each kernel parameter views, and how. Two arguments that share memory in one call, as q and
+k of a packed projection do, can then not be mistaken for each other in the next.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+PLANS_KEPT = 4096
+"""Per process; a model with dynamic sizes makes one for each size it meets."""
+
+
+class Described(NamedTuple):
+    """What a plan may look at of one tensor. A tuple, since each launch hashes it."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+    def on_meta(self) -> torch.Tensor:
+        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")
+
+
+class View(NamedTuple):
+    """A kernel parameter: tensor number `source` of the op, as it is or seen in another way.
+
+    offset: elements between the first element of the source and that of the view.
+    """
+
+    source: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    offset: int
+    same: bool
+
+    def of(self, tensors: Sequence[Any]) -> torch.Tensor:
+        tensor: torch.Tensor = tensors[self.source]
+        if self.same:
+            return tensor
+        if tensor.dtype != self.dtype:
+            tensor = tensor.view(self.dtype)
+        return tensor.as_strided(self.shape, self.stride, tensor.storage_offset() + self.offset)
+
+
+class Recipe(NamedTuple):
+    """`parameters` are Views, or numbers that are passed as they are."""
+
+    kernel: Any
+    grid: tuple[int, int, int]
+    parameters: tuple[Any, ...]
+
+    def arguments(self, values: Sequence[Any]) -> tuple[Any, ...]:
+        """The kernel's arguments; `values` are the op's, then its outputs."""
+        return tuple(p.of(values) if isinstance(p, View) else p for p in self.parameters)
+
+
+def describe(values: Sequence[Any]) -> tuple[Any, ...]:
+    """The key of a plan: tensors by what a plan may look at, everything else by value."""
+    return tuple(
+        Described(v.shape, v.stride(), v.dtype) if isinstance(v, torch.Tensor) else v
+        for v in values
+    )
+
+
+class NoKernelError(LookupError):
+    """No kernel file for an op."""
+
+
+@functools.lru_cache(maxsize=PLANS_KEPT)
+def recipe(
+    name: str, names: tuple[str, ...], described: tuple[Any, ...], arch: str
+) -> Recipe | None:
+    """The launch of op `name`, or None where there is nothing to compute.
+
+    names:     the op's arguments; `described` has their descriptions, then those of the outputs.
+    Raises what `plan` raises, and NoKernelError.
+    """
+    plan = _planner(name)
+    values = [d.on_meta() if isinstance(d, Described) else d for d in described]
+    arguments = dict(zip(names, values, strict=False))
+    launch = plan(arguments, tuple(values[len(names) :]), arch)
+    if launch is None:
+        return None
+    storages = {
+        value.untyped_storage()._cdata: index
+        for index, value in enumerate(values)
+        if isinstance(value, torch.Tensor)
+    }
+    parameters = (
+        _view(name, parameter, values, storages)
+        if isinstance(parameter, torch.Tensor)
+        else parameter
+        for parameter in launch.args
+    )
+    return Recipe(launch.kernel, launch.grid, tuple(parameters))
+
+
+def _planner(name: str) -> Callable[..., Any]:
+    module = f"tile_backend.lowering.kernels.{name}"
+    try:
+        plan: Callable[..., Any] = importlib.import_module(module).plan
+    except ModuleNotFoundError as error:
+        if error.name == module:
+            raise NoKernelError(f"no cuTile kernel is written for {name}") from None
+        raise
+    return plan
+
+
+def _view(
+    name: str, parameter: torch.Tensor, values: Sequence[Any], storages: dict[int, int]
+) -> View:
+    source = storages.get(parameter.untyped_storage()._cdata)
+    if source is None or values[source].element_size() != parameter.element_size():
+        raise RuntimeError(
+            f"the kernel of tilegym.{name} is given a tensor that is no view of the op's arguments"
+            " and outputs: plan() must neither copy nor allocate"
+        )
+    value = values[source]
+    (seen,), (whole,) = describe([parameter]), describe([value])
+    offset = int(parameter.storage_offset())
+    return View(source, seen.shape, seen.stride, seen.dtype, offset, seen == whole and not offset)

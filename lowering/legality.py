@@ -1,0 +1,222 @@
+"""May this match be rewritten without changing what the program means? Each "no" is a Reason.
+
+A rewrite is legal when no interior value is needed elsewhere, nothing is written to between the ops
+it joins, and the op returns values of the same dtype, shape and device in the same place of the
+program.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx
+from torch._guards import detect_fake_mode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from tile_backend.lowering import shapes
+from tile_backend.lowering.canonical import CanonicalGraph, is_dense
+from tile_backend.lowering.effects import is_opaque_call, storages, written
+from tile_backend.lowering.extent import Extent
+from tile_backend.lowering.fusion import Op, Scalar
+from tile_backend.lowering.match import Match, number
+from tile_backend.lowering.node import shape, strides, target_name, value
+from tile_backend.lowering.realise import results
+from tile_backend.lowering.reason import Reason, ReasonKind
+from tile_backend.lowering.signature import declared
+
+Check = Reason | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """The op call that a match stands for, on fake operands.
+
+    arguments: every schema argument by name; tensors are fakes.
+    outputs:   its fake outputs, with the layout the op promises.
+    results:   the same as the graph has them: views of the outputs.
+    """
+
+    op: Op
+    arguments: Mapping[str, Any]
+    outputs: tuple[torch.Tensor, ...]
+    results: tuple[torch.Tensor, ...]
+
+
+def structure(match: Match, extent: Extent, canonical: CanonicalGraph) -> Check:
+    """What can be told from the graph alone, before the op is tried on fake tensors."""
+    return (
+        match.pattern.spelling.declined
+        or unaliased(extent, canonical)
+        or undisturbed(extent, canonical)
+        or contained(extent)
+        or in_order(extent, canonical)
+    )
+
+
+def contained(extent: Extent) -> Check:
+    if not extent.escapes:
+        return None
+    node = extent.escapes[0]
+    users = [u.name for u in node.users if u not in extent.elided]
+    return Reason(
+        ReasonKind.INTERIOR_VALUE_ESCAPES,
+        f"the value {node.name} ({target_name(node)}) inside it is also used by {', '.join(users)}",
+        node.name,
+    )
+
+
+def undisturbed(extent: Extent, canonical: CanonicalGraph) -> Check:
+    """Nothing between the first elided node and the last changes what the op reads or how it runs.
+
+    The op reads all its operands at one place. A write between a node and that place matters when
+    it is to what the node reads; a switch of autocast or grad mode, or a body that may write to
+    anything, always does.
+    """
+    where = place(extent, canonical)
+    order = canonical.effects.position
+    elided = sorted(extent.elided, key=order.__getitem__)
+    for barrier in canonical.effects.between(elided[0], elided[-1]):
+        crossed = [
+            n for n in elided if (order[n] < order[barrier]) == (order[barrier] < order[where])
+        ]
+        read = {s for node in crossed for n in (node, *node.all_input_nodes) for s in storages(n)}
+        targets = {s for node in written(barrier) for s in storages(node)}
+        if not targets or is_opaque_call(barrier) or targets & read:
+            return Reason(
+                ReasonKind.MUTATION_BARRIER,
+                f"{barrier.name} ({target_name(barrier)}) has a side effect between"
+                f" {elided[0].name} and {elided[-1].name}",
+                barrier.name,
+            )
+    return None
+
+
+def unaliased(extent: Extent, canonical: CanonicalGraph) -> Check:
+    """Plain tensors only, and no interior value whose storage the program writes to."""
+    for node in (*extent.operands, *extent.elided):
+        known = value(node)
+        if isinstance(known, torch.Tensor) and not is_dense(known):
+            return Reason(
+                ReasonKind.TENSOR_SUBCLASS,
+                f"{node.name} is a {type(known).__name__}, for which the op has no rule",
+                node.name,
+            )
+    for node in extent.elided:
+        if node in canonical.effects.volatile:
+            return Reason(
+                ReasonKind.MUTATION_BARRIER,
+                f"the value {node.name} ({target_name(node)}) is written to in place",
+                node.name,
+            )
+    return None
+
+
+def place(extent: Extent, canonical: CanonicalGraph) -> fx.Node:
+    """The node before which the op goes: the first to use a result, or the main result itself."""
+    order = canonical.effects.position
+    gone = set(extent.elided) - surviving(extent)
+    users = [u for root in extent.roots for u in root.users if u not in gone]
+    return min((extent.roots[0], *users), key=order.__getitem__)
+
+
+def surviving(extent: Extent) -> set[fx.Node]:
+    """Elided nodes that stay because something outside reads them: casts and views are shared."""
+    inside, found = set(extent.elided), set[fx.Node]()
+    for node in reversed(extent.interior):
+        if node not in extent.roots and any(u not in inside or u in found for u in node.users):
+            found.add(node)
+    return found
+
+
+def in_order(extent: Extent, canonical: CanonicalGraph) -> Check:
+    order = canonical.effects.position
+    where = place(extent, canonical)
+    late = [n for n in extent.operands if order[n] >= order[where]]
+    if late:
+        return Reason(
+            ReasonKind.OPERAND_ORDER_UNSUPPORTED,
+            f"{late[0].name} is computed only after {where.name} uses a result",
+            late[0].name,
+        )
+    return None
+
+
+# --- the op on fake tensors -----------------------------------------------------------------------
+
+
+def call(match: Match, operands: Mapping[str, Any]) -> Call | Reason:
+    """Bind the op's arguments and run its `outputs` under the graph's fake mode."""
+    spelling, op = match.pattern.spelling, match.fusion.op(match.pattern.spelling.op)
+    scalars: dict[str, float] = {}
+    for name, bound in match.scalars.items():
+        known = number(bound)
+        if known is None:
+            return Reason(
+                ReasonKind.SCALAR_IS_TENSOR, f"{name} is not a number known at compile time"
+            )
+        scalars[name] = scalar_type(match, name)(known)
+    fixed = {
+        name: given({**operands, **scalars}) if callable(given) else given
+        for name, given in spelling.attributes.items()
+    }
+    arguments = declared(op).filled({**operands, **scalars, **fixed})
+    for limit in match.fusion.limits:
+        reason = limit(arguments)
+        if reason is not None:
+            return reason
+    with fake_mode_of([value(match.roots[0].node)]):
+        made = op.outputs(**arguments)
+        outputs = made if isinstance(made, tuple) else (made,)
+        return Call(op, arguments, outputs, tuple(results(match, outputs)))
+
+
+def scalar_type(match: Match, name: str) -> type:
+    hole = match.fusion.holes[name]
+    return hole.type if isinstance(hole, Scalar) else float
+
+
+def fake_mode_of(tensors: Any) -> FakeTensorMode:
+    fakes = [t for t in tensors if isinstance(t, FakeTensor)]
+    return fakes[0].fake_mode if fakes else (detect_fake_mode() or FakeTensorMode())
+
+
+def same_results(call: Call, extent: Extent) -> Check:
+    """The op's results have the dtype, shape and device of what they replace."""
+    for root, new in zip(extent.roots, call.results, strict=True):
+        old = value(root)
+        if old.dtype != new.dtype:
+            return Reason(
+                ReasonKind.DTYPE_LIMIT,
+                f"the op returns {new.dtype} where the model has {old.dtype}",
+                root.name,
+            )
+        if not shapes.equal(shape(old), shape(new)):
+            return Reason(
+                ReasonKind.SHAPE_UNPROVABLE,
+                f"the op returns shape {tuple(new.shape)} where the model has {tuple(old.shape)}",
+                root.name,
+            )
+        if old.device != new.device:
+            return Reason(
+                ReasonKind.SEMANTICS_UNSUPPORTED,
+                f"the op returns a tensor on {new.device} where the model has {old.device}",
+                root.name,
+            )
+    devices = {t.device for t in call.arguments.values() if isinstance(t, torch.Tensor)}
+    if len(devices) > 1:
+        named = ", ".join(sorted(str(d) for d in devices))
+        return Reason(
+            ReasonKind.SEMANTICS_UNSUPPORTED, f"its operands are on several devices: {named}"
+        )
+    return None
+
+
+def same_layout(old: torch.Tensor, new: torch.Tensor) -> bool:
+    """Equal strides wherever they matter (a dimension of size 1 has none)."""
+    return all(
+        size == 1 or shapes.same(a, b)
+        for size, a, b in zip(shape(old), strides(old), strides(new), strict=True)
+    )

@@ -1,0 +1,289 @@
+"""Unification of a pattern's terms with a graph's: does this value have the fusion's form?
+
+A match binds every hole to a term and every scalar to a number, and remembers the equations between
+sizes that the pattern's attributes state; they are checked once all holes are bound. Nothing here
+looks at who else uses a value: that is legality.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import sympy
+import torch
+
+from tile_backend.lowering import node
+from tile_backend.lowering.fusion import Fusion, Tensor
+from tile_backend.lowering.identities import LOW_PRECISION
+from tile_backend.lowering.identities_layout import full_permutation, permute
+from tile_backend.lowering.match_sizes import agree
+from tile_backend.lowering.node import Size
+from tile_backend.lowering.terms import SymbolicNumber, Term, TermTable, number_of
+from tile_backend.lowering.trace import LOW, Pattern
+
+COMMUTES = frozenset(("add", "mul"))
+
+
+@dataclasses.dataclass
+class Binding:
+    """What a partial match has found so far. Copied at each choice between operand orders."""
+
+    terms: dict[Term, Term] = dataclasses.field(default_factory=dict)
+    """Pattern term -> graph term, holes included."""
+    scalars: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Scalar hole -> float, sympy expression or SymbolicNumber."""
+    sizes: list[tuple[sympy.Expr, Size]] = dataclasses.field(default_factory=list)
+    low: torch.dtype | None = None
+    table: TermTable = dataclasses.field(default_factory=TermTable)
+    """Of the graph: where operands that no node holds are made."""
+
+    def copy(self) -> Binding:
+        return Binding(dict(self.terms), dict(self.scalars), list(self.sizes), self.low, self.table)
+
+
+Goals = tuple[tuple[Term, Term], ...]
+"""Pairs of a pattern term and the term that it has to be."""
+Accepts = Callable[[Binding], bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """A pattern found in a graph.
+
+    roots:    graph terms of the pattern's results.
+    operands: hole name -> graph term.
+    scalars:  scalar name -> float, sympy expression or SymbolicNumber.
+    """
+
+    pattern: Pattern
+    roots: tuple[Term, ...]
+    operands: Mapping[str, Term]
+    scalars: Mapping[str, Any]
+    view: tuple[int, ...] = ()
+    """The graph holds the main result only permuted like this (an einsum's output order)."""
+
+    @property
+    def fusion(self) -> Fusion:
+        return self.pattern.fusion
+
+
+class Matcher:
+    """The patterns of some fusions, indexed by the operation at their root."""
+
+    def __init__(self, patterns: Iterable[Pattern]) -> None:
+        self.patterns = tuple(patterns)
+        self.by_root: dict[str, list[Pattern]] = {}
+        for pattern in self.patterns:
+            self.by_root.setdefault(pattern.roots[0].op, []).append(pattern)
+        self.needs = {p: frozenset(below_root(p.roots[0])) for p in self.patterns}
+
+    def matches(self, term: Term, table: TermTable) -> list[Match]:
+        """Every pattern whose main result is this term of the table."""
+        found = []
+        below = below_root(term)
+        for pattern in self.by_root.get(term.op, ()):
+            if not self.needs[pattern] <= below:
+                continue
+            binding = Binding(table=table)
+            whole = functools.partial(fits, pattern)
+            if unify(pattern.roots[0], term, binding, pattern, accept=whole):
+                found.append(finished(pattern, binding))
+        return found
+
+
+FREE = frozenset(("hole", "scalar", "number", "leaf"))
+
+
+def below_root(root: Term) -> set[str]:
+    """The operations of a term's operands, and one level further down as "operand/its operand".
+
+    Holes say nothing, and neither does a permutation of one, which any value unifies with.
+    """
+    found = set()
+    for operand in root.args:
+        if operand.op in FREE or (operand.op == "permute" and operand.args[0].op == "hole"):
+            continue
+        found.add(operand.op)
+        found |= {
+            f"{operand.op}/{inner.op}"
+            for inner in operand.args
+            if inner.op not in FREE and not (inner.op == "permute" and inner.args[0].op == "hole")
+        }
+    return found
+
+
+def anything(binding: Binding) -> bool:
+    return True
+
+
+def unify(
+    wanted: Term, term: Term, binding: Binding, pattern: Pattern, accept: Accepts = anything
+) -> bool:
+    """Extend the binding so that the pattern term is this term; False leaves it unusable."""
+    found = solve(((wanted, term),), binding, pattern, accept)
+    if found is not None:
+        binding.__dict__.update(found.__dict__)
+    return found is not None
+
+
+def solve(goals: Goals, binding: Binding, pattern: Pattern, accept: Accepts) -> Binding | None:
+    """The first binding that satisfies every goal and `accept`.
+
+    Operands of sums and products are tried in both orders, each with all that is still to do: only
+    that tells which factor of `a * b + rotate(a) * c` is x.
+    """
+    while goals:
+        (wanted, term), goals = goals[0], goals[1:]
+        if wanted in binding.terms:
+            if binding.terms[wanted] is not term:
+                return None
+            continue
+        parts = step(wanted, term, binding, pattern)
+        if parts is None:
+            return None
+        if wanted.dtype is not None:
+            binding.terms[wanted] = term
+        if wanted.op in COMMUTES:
+            (p, x), (q, y) = parts
+            for order in (parts, ((p, y), (q, x))):
+                found = solve((*order, *goals), binding.copy(), pattern, accept)
+                if found is not None:
+                    return found
+            return None
+        goals = (*parts, *goals)
+    return binding if accept(binding) else None
+
+
+def step(wanted: Term, term: Term, binding: Binding, pattern: Pattern) -> Goals | None:
+    """What remains to be shown for the operands, or None where the operations differ."""
+    if wanted.op == "hole":
+        return () if hole_accepts(wanted, term, binding, pattern) else None
+    if wanted.dtype is None:
+        return () if unify_number(wanted, term, binding) else None
+    if wanted.op == "permute" and wanted.args[0].op == "hole":
+        return permuted_hole(wanted, term, binding)
+    if wanted.op != term.op or len(wanted.args) != len(term.args):
+        return None
+    if not unify_attributes(wanted.attrs, term.attrs, binding):
+        return None
+    return tuple(zip(wanted.args, term.args, strict=True))
+
+
+def permuted_hole(wanted: Term, term: Term, binding: Binding) -> Goals | None:
+    """permute(hole) is any value: the hole is then that value permuted back, a view."""
+    (hole,) = wanted.args
+    if term.rank < len(wanted.attrs):
+        return None
+    dims = full_permutation(wanted.attrs, term.rank)
+    inverse = tuple(dims.index(d) - term.rank for d in range(-term.rank, 0))
+    source = term.args[0] if term.op == "permute" and term.attrs == wanted.attrs else None
+    return ((hole, source or permute(binding.table, term, inverse)),)
+
+
+def unify_attributes(wanted: tuple[Any, ...], given: tuple[Any, ...], binding: Binding) -> bool:
+    if len(wanted) != len(given):
+        return False
+    for expected, actual in zip(wanted, given, strict=True):
+        if isinstance(expected, sympy.Expr):
+            if not isinstance(actual, (int, sympy.Expr)):
+                return False
+            binding.sizes.append((expected, actual))
+        elif isinstance(expected, torch.dtype):
+            if not same_dtype(expected, actual, binding):
+                return False
+        elif expected != actual:
+            return False
+    return True
+
+
+def same_dtype(expected: torch.dtype, actual: Any, binding: Binding) -> bool:
+    """The pattern's LOW stands for one low-precision dtype, the same everywhere in a match."""
+    if expected is not LOW:
+        return expected is actual
+    if actual not in LOW_PRECISION or binding.low not in (None, actual):
+        return False
+    binding.low = actual
+    return True
+
+
+def hole_accepts(hole: Term, term: Term, binding: Binding, pattern: Pattern) -> bool:
+    declared = pattern.fusion.holes[hole.attrs[0]]
+    assert isinstance(declared, Tensor)
+    if term.dtype is None or hole.dtype is None or not realisable(term):
+        return False
+    if declared.dtype == "any" and term.dtype is torch.bool:
+        return True
+    if not same_dtype(hole.dtype, term.dtype, binding):
+        return False
+    names = declared.dims.split()
+    if declared.dtype in ("any", "bool"):
+        return True
+    if names[0] == "..." or declared.any_rank:
+        return term.rank >= len([n for n in names if n != "..."])
+    return term.rank == len(names)
+
+
+DERIVED = frozenset(("cast", "permute", "slice", "select", "reshape", "expand", "neg"))
+"""What may be done to a value of the graph to make an operand: see realise."""
+
+
+def realisable(term: Term) -> bool:
+    """False for a value that only the identities made up, such as the reciprocal of a divisor."""
+    if term.node is not None:
+        return True
+    return term.op in DERIVED and all(realisable(a) for a in term.args if a.dtype is not None)
+
+
+def unify_number(wanted: Term, term: Term, binding: Binding) -> bool:
+    if term.op != "number":
+        return False
+    if wanted.op == "number":
+        expected, actual = number_of(wanted), number_of(term)
+        return expected is not None and actual is not None and close(expected, actual)
+    name, power = wanted.attrs
+    value = term.attrs[1]
+    number = number_of(term)
+    if power == -1:
+        if not number:
+            return False
+        value = number = 1.0 / number
+    bound = binding.scalars.get(name)
+    if bound is not None:
+        return bound is value or (
+            isinstance(bound, float) and number is not None and close(bound, number)
+        )
+    binding.scalars[name] = value if number is None else number
+    return True
+
+
+def close(a: float, b: float) -> bool:
+    """Equal up to the rounding of a literal to float32: 1e-6 comes back as 9.9999999747e-07."""
+    return a == b or abs(a - b) <= 1e-6 * max(abs(a), abs(b))
+
+
+def fits(pattern: Pattern, binding: Binding) -> bool:
+    """Every hole is bound, and the sizes that attributes and holes state agree."""
+    bound = operands_of(pattern, binding)
+    return len(bound) == len(pattern.holes) and agree(pattern, bound, binding.sizes)
+
+
+def finished(pattern: Pattern, binding: Binding) -> Match:
+    roots = tuple(binding.terms[root] for root in pattern.roots)
+    return Match(pattern, roots, operands_of(pattern, binding), dict(binding.scalars))
+
+
+def operands_of(pattern: Pattern, binding: Binding) -> dict[str, Term]:
+    holes = pattern.holes.items()
+    return {name: binding.terms[hole] for name, hole in holes if hole in binding.terms}
+
+
+def number(value: Any) -> float | None:
+    """A bound scalar as a float; specialises a symbolic float (with a guard of Dynamo's)."""
+    if isinstance(value, SymbolicNumber):
+        return float(node.value(value.node))
+    if isinstance(value, sympy.Expr):
+        return float(value) if value.is_number else None
+    return float(value)

@@ -1,0 +1,178 @@
+"""From all matches of a graph to the rewrites that will be made, and the reasons for the rest.
+
+Where matches overlap, the fusion of higher priority wins, then the larger match, then the later one
+in the program. A candidate that is not legal leaves its region to the next best.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import fx
+
+from tile_backend.lowering import legality
+from tile_backend.lowering.canonical import CanonicalGraph
+from tile_backend.lowering.extent import Extent, extent
+from tile_backend.lowering.identities_layout import full_permutation
+from tile_backend.lowering.legality import Call
+from tile_backend.lowering.match import Match, Matcher
+from tile_backend.lowering.node import module_path, value
+from tile_backend.lowering.realise import Unrealisable, operands
+from tile_backend.lowering.reason import Reason, ReasonKind
+from tile_backend.lowering.terms import Term, TermTable
+
+Allows = Callable[[str, str], bool]
+"""(fusion, module path) -> may it fire there (the user's include, exclude and fusions)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A match, where it lies, and either the op call it stands for or the reason why not.
+
+    merged: further matches that the same call serves (k of a rotary embedding of q and k).
+    """
+
+    match: Match
+    extent: Extent
+    place: fx.Node
+    call: Call | None = None
+    reason: Reason | None = None
+    merged: tuple[Match, ...] = ()
+
+    @property
+    def fusion(self) -> str:
+        return self.match.fusion.name
+
+    @property
+    def root(self) -> fx.Node:
+        return self.extent.roots[0]
+
+    @property
+    def module(self) -> str:
+        return module_path(self.root)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """chosen: legal and without overlaps. declined: the best that failed elsewhere.
+
+    Both in program order.
+    """
+
+    chosen: tuple[Candidate, ...]
+    declined: tuple[Candidate, ...]
+
+    @property
+    def covered(self) -> set[fx.Node]:
+        return {n for c in (*self.chosen, *self.declined) for n in c.extent.elided}
+
+
+def plan(canonical: CanonicalGraph, matcher: Matcher, allows: Allows) -> Plan:
+    candidates = sorted(found(canonical, matcher), key=rank(canonical))
+    claimed: dict[fx.Node, Candidate] = {}
+    chosen: list[Candidate] = []
+    declined: list[Candidate] = []
+    for candidate in candidates:
+        if any(node in claimed for node in weighty(candidate.extent, canonical)):
+            continue
+        judged = judge(candidate, canonical, allows)
+        if judged.reason is None:
+            chosen.append(judged)
+        else:
+            declined.append(judged)
+        if judged.reason is None or candidate.match.pattern.spelling.declined is not None:
+            for node in weighty(judged.extent, canonical):
+                claimed[node] = judged
+    order = canonical.effects.position
+    taken = {node for c in chosen for node in weighty(c.extent, canonical)}
+    return Plan(
+        tuple(sorted(chosen, key=lambda c: order[c.root])),
+        tuple(best_of_each_region(declined, taken, canonical)),
+    )
+
+
+def found(canonical: CanonicalGraph, matcher: Matcher) -> Iterable[Candidate]:
+    for term, nodes in canonical.nodes.items():
+        if nodes[0] is not term.node:
+            continue
+        seen: set[Any] = set()
+        for match in matches(term, matcher, canonical.table):
+            key = (match.pattern.spelling.title, match.fusion.name, tuple(match.operands.values()))
+            where = None if key in seen else extent(match, canonical)
+            seen.add(key)
+            if where is not None:
+                yield Candidate(match, where, where.roots[0])
+
+
+def matches(term: Term, matcher: Matcher, table: TermTable) -> Iterator[Match]:
+    """The matches at a term, and those that the graph holds only as this permutation of them."""
+    yield from matcher.matches(term, table)
+    if term.op == "permute" and term.args[0].node is None:
+        view = full_permutation(term.attrs, term.rank)
+        for match in matcher.matches(term.args[0], table):
+            if len(match.roots) == 1:
+                yield dataclasses.replace(match, roots=(term,), view=view)
+
+
+def rank(canonical: CanonicalGraph) -> Callable[[Candidate], tuple[int, int, int]]:
+    order = canonical.effects.position
+
+    def key(candidate: Candidate) -> tuple[int, int, int]:
+        size = candidate.match.pattern.size
+        return -candidate.match.fusion.priority, -size, -order[candidate.root]
+
+    return key
+
+
+def weighty(where: Extent, canonical: CanonicalGraph) -> list[fx.Node]:
+    """The elided nodes that only one rewrite may have: casts and views can be shared."""
+    cheap = ("cast", "slice", "select", "permute", "reshape", "expand")
+    return [
+        node
+        for node in where.elided
+        if node is where.roots[0]
+        or (node in canonical.term and canonical.term[node].op not in cheap)
+    ]
+
+
+def judge(candidate: Candidate, canonical: CanonicalGraph, allows: Allows) -> Candidate:
+    """The candidate with its op call, or with the reason why it cannot be."""
+    if not allows(candidate.fusion, candidate.module):
+        text = "the options exclude it here (fusions, include or exclude)"
+        return dataclasses.replace(candidate, reason=Reason(ReasonKind.EXCLUDED_BY_USER, text))
+    reason = legality.structure(candidate.match, candidate.extent, canonical)
+    if reason is not None:
+        return dataclasses.replace(candidate, reason=reason)
+    try:
+        made = fake_call(candidate.match)
+    except Unrealisable as error:
+        made = Reason(ReasonKind.SHAPE_UNPROVABLE, f"an operand cannot be written down: {error}")
+    if isinstance(made, Reason):
+        return dataclasses.replace(candidate, reason=made)
+    reason = legality.same_results(made, candidate.extent)
+    if reason is not None:
+        return dataclasses.replace(candidate, reason=reason)
+    where = legality.place(candidate.extent, canonical)
+    return dataclasses.replace(candidate, call=made, place=where)
+
+
+def fake_call(match: Match) -> Call | Reason:
+    with legality.fake_mode_of([value(match.roots[0].node)]):
+        bound: Mapping[str, Any] = operands(match, value)
+    return legality.call(match, bound)
+
+
+def best_of_each_region(
+    declined: list[Candidate], taken: set[fx.Node], canonical: CanonicalGraph
+) -> Iterable[Candidate]:
+    """Failures that no chosen rewrite and no better failure covers, in program order."""
+    seen = set(taken)
+    kept = []
+    for candidate in declined:  # best first
+        nodes = weighty(candidate.extent, canonical)
+        if not any(node in seen for node in nodes):
+            kept.append(candidate)
+            seen.update(nodes)
+    return sorted(kept, key=lambda c: canonical.effects.position[c.root])

@@ -1,0 +1,50 @@
+"""Where a node of a graph came from, in the user's words: module path, call stack, source line.
+
+Read from a node's metadata, which Dynamo writes and AOTAutograd passes on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_FRAME = re.compile(
+    r'^\s*File "(?P<path>.+)", line (?P<line>\d+), in (?P<function>.+)$', re.MULTILINE
+)
+_ROOT = re.compile(r"^[LG]\[['\"](\w+)['\"]\](?:\.__self__)?\.?")
+"""A local or global name; a module of torch itself, such as Sequential, is compiled as `fn`."""
+
+
+def frames(meta: Mapping[str, Any]) -> tuple[tuple[str, int, str], ...]:
+    """(file, line, function) of the call stack that produced the node, outermost first."""
+    trace = meta.get("stack_trace") or ""
+    return tuple(
+        (match["path"], int(match["line"]), match["function"]) for match in _FRAME.finditer(trace)
+    )
+
+
+def source_line(meta: Mapping[str, Any]) -> str:
+    """`modeling_llama.py:68`, the innermost user frame of the call stack, or ""."""
+    stack = frames(meta)
+    if not stack:
+        return ""
+    path, line, _function = stack[-1]
+    return f"{path.replace(chr(92), '/').rsplit('/', 1)[-1]}:{line}"
+
+
+def module_path(meta: Mapping[str, Any]) -> str:
+    """`model.layers.0.mlp`, relative to the compiled root; "" for code outside any submodule."""
+    stack = meta.get("nn_module_stack") or meta.get("fwd_nn_module_stack") or {}
+    if not stack:
+        return ""
+    return normalised_path(str(list(stack.values())[-1][0]))
+
+
+def normalised_path(path: str) -> str:
+    """Dynamo's `L['self'].model.layers[0]._modules['mlp']` as a user writes it."""
+    path = _ROOT.sub(lambda m: "" if m[1] in ("self", "fn") else f"{m[1]}.", path)
+    path = re.sub(r"(?:\._modules)?\[['\"]?([\w.]+)['\"]?\]", r".\1", path)
+    path = re.sub(r"\b_modules\.", "", path)
+    path = path.replace("_orig_mod.", "").removesuffix("._orig_mod").removesuffix("_orig_mod")
+    return path.strip(".")

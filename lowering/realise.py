@@ -1,0 +1,65 @@
+"""A term as a value again: the graph node that holds it, or view ops on one that does.
+
+Operands of a match may be derived (a key before the transposition that the pattern contains, a cast
+that autocast does implicitly). The same code makes a fake tensor and, on FX proxies, new nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sympy
+from torch import fx
+
+from tile_backend.lowering.identities_layout import full_permutation
+from tile_backend.lowering.match import Match
+from tile_backend.lowering.terms import Term
+
+
+class Unrealisable(Exception):
+    """The term has no node, and is no cast or view of one with known bounds."""
+
+
+def realise(term: Term, leaf: Callable[[fx.Node], Any]) -> Any:
+    """leaf maps a node to its fake value or to a proxy; views and casts are applied on top."""
+    if term.node is not None:
+        return leaf(term.node)
+    if term.op == "cast":
+        return realise(term.args[0], leaf).to(term.dtype)
+    if term.op == "permute":
+        return realise(term.args[0], leaf).permute(full_permutation(term.attrs, term.rank))
+    if term.op == "slice":
+        dim, *bounds = (known(a) for a in term.attrs)
+        index = (Ellipsis, slice(*bounds), *(slice(None),) * (-dim - 1))
+        return realise(term.args[0], leaf)[index]
+    if term.op == "select":
+        return realise(term.args[0], leaf).select(*(known(a) for a in term.attrs))
+    if term.op == "reshape":
+        return realise(term.args[0], leaf).reshape([known(s) for s in term.attrs])
+    if term.op == "expand":
+        return realise(term.args[0], leaf).expand([known(s) for s in term.attrs])
+    if term.op == "neg":
+        return -realise(term.args[0], leaf)
+    raise Unrealisable(f"{term.op} is not a view of a value in the graph")
+
+
+def results(match: Match, values: Sequence[Any]) -> list[Any]:
+    """The op's results as the graph has them, after the spelling's finish and the match's view."""
+    first, *others = values
+    finish = match.pattern.spelling.finish
+    first = finish(first) if finish else first
+    return [first.permute(match.view) if match.view else first, *others]
+
+
+def known(size: Any) -> int:
+    if isinstance(size, sympy.Expr):
+        raise Unrealisable(f"the size {size} is symbolic")
+    return int(size)
+
+
+def operands(match: Match, leaf: Callable[[fx.Node], Any]) -> Mapping[str, Any]:
+    """The op's tensor arguments: the bound holes, through the spelling's transform."""
+    bound = {name: realise(term, leaf) for name, term in match.operands.items()}
+    transform = match.pattern.spelling.transform
+    return transform(**bound) if transform else bound

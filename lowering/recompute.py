@@ -1,0 +1,74 @@
+"""Tells the partitioner which of our ops to run again in the backward, not to save their results.
+
+Custom ops are saved by default. Ours are cheap to recompute, and their results as large as their
+inputs, except where the reference contains a matrix product (attention): those stay saved.
+Goes into Inductor's `joint_custom_post_pass`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import CheckpointPolicy
+from torch.utils.flop_counter import FlopCounterMode
+
+from tile_backend.lowering import custom_op, shape_check
+from tile_backend.lowering.inductor_ir import CustomGraphPass
+from tile_backend.lowering.node import hint
+
+_SOURCE = hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()  # once: files may change
+
+
+class RecomputeCheapOps(CustomGraphPass):
+    """Marks every node of a cheap op. A policy that somebody else set on a node is kept.
+
+    identity: what else the compiled code depends on (the sources and options of the whole backend).
+    """
+
+    def __init__(self, identity: str = "") -> None:
+        self.identity = (type(self).__name__, _SOURCE, identity)
+
+    def __call__(self, graph: torch.fx.Graph) -> None:
+        for record in custom_op.records():
+            for node in graph.find_nodes(op="call_function", target=record.overload):
+                if _is_cheap(record, node):
+                    node.meta.setdefault("recompute", CheckpointPolicy.PREFER_RECOMPUTE)
+
+    def uuid(self) -> Any:
+        return self.identity
+
+
+def _is_cheap(record: custom_op.Record, node: torch.fx.Node) -> bool:
+    arguments = record.signature.bind(node.args, node.kwargs)
+    values = {
+        name: value.meta["val"] if isinstance(value, torch.fx.Node) else value
+        for name, value in arguments.items()
+    }
+    return not _has_products(record, tuple(_example(v) for v in values.values()))
+
+
+def _example(value: Any) -> Any:
+    """A dtype and sizes that run: whether there is a product does not depend on dynamic sizes."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.dtype, tuple(hint(size) for size in value.shape)
+
+
+@functools.cache
+def _has_products(record: custom_op.Record, examples: tuple[Any, ...]) -> bool:
+    arguments: Mapping[str, Any] = {
+        name: torch.empty(example[1], dtype=example[0], device="meta")
+        if is_tensor and example is not None
+        else example
+        for name, is_tensor, example in zip(
+            record.signature.names, record.signature.is_tensor, examples, strict=True
+        )
+    }
+    with FlopCounterMode(display=False) as counter:
+        shape_check.on_meta(record.op, arguments)
+    return bool(counter.get_total_flops() > 0)

@@ -1,0 +1,50 @@
+"""The fusions in force, with everything derived from them that does not depend on a graph.
+
+Tracing the spellings takes about as long as compiling one small kernel; it is done once per set of
+fusions and kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+
+from tile_backend.lowering.fusion import Fusion, Spelling
+from tile_backend.lowering.match import Matcher
+from tile_backend.lowering.near_miss import NearMisses
+from tile_backend.lowering.trace import Pattern, patterns
+
+
+@dataclasses.dataclass(frozen=True)
+class Registry:
+    """Some fusions, their patterns, and the two searches over those; made when first asked for."""
+
+    fusions: tuple[Fusion, ...]
+
+    @functools.cached_property
+    def patterns(self) -> tuple[Pattern, ...]:
+        return tuple(p for fusion in self.fusions for p in patterns(fusion))
+
+    @functools.cached_property
+    def matcher(self) -> Matcher:
+        return Matcher(self.patterns)
+
+    @functools.cached_property
+    def near_misses(self) -> NearMisses:
+        usable = [p for p in self.patterns if p.spelling.declined is None]
+        return NearMisses(usable, declared_near_misses(self.fusions))
+
+
+def declared_near_misses(fusions: Iterable[Fusion]) -> list[Pattern]:
+    """The patterns of the forms that a fusion says it is not."""
+    found = []
+    for fusion in fusions:
+        spellings = tuple(Spelling(function) for function in fusion.near_misses)
+        found += list(patterns(dataclasses.replace(fusion, spellings=spellings)))
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def registry(fusions: tuple[Fusion, ...]) -> Registry:
+    return Registry(fusions)

@@ -1,0 +1,124 @@
+"""Putting ops into a graph: all planned calls, or none.
+
+Every new node carries its fake value, the stack trace and the module path of what it replaces. Only
+nodes that the rewrite itself made useless are erased (a general dead-code pass would delete
+in-place ops whose result nobody reads). `apply` works on a graph that the caller can throw away or
+restore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from tile_backend.lowering.legality import fake_mode_of, same_layout
+from tile_backend.lowering.match import Match
+from tile_backend.lowering.node import hint, value
+from tile_backend.lowering.plan import Candidate
+from tile_backend.lowering.realise import operands, results
+from tile_backend.lowering.signature import declared
+
+KEPT_META = ("stack_trace", "nn_module_stack", "source_fn_stack", "fwd_nn_module_stack", "seq_nr")
+
+
+class TracksNodes(fx.proxy.GraphAppendingTracer):
+    """Appends to a graph and remembers what it appended."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        super().__init__(graph)
+        self.made: list[fx.Node] = []
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(*args, **kwargs)
+        self.made.append(node)
+        return node
+
+
+def apply(graph: fx.Graph, candidates: tuple[Candidate, ...]) -> None:
+    """Splice every candidate's op into the graph, in program order; erase what became useless."""
+    if not candidates:
+        return
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    replaced: dict[fx.Node, fx.Node] = {}
+    for candidate in sorted(candidates, key=lambda c: order[c.place]):
+        splice(graph, candidate, replaced)
+    for candidate in candidates:
+        erase(graph, candidate)
+    graph.lint()
+
+
+def splice(graph: fx.Graph, candidate: Candidate, replaced: dict[fx.Node, fx.Node]) -> None:
+    """Insert one op. `replaced` maps the results that earlier ops took over, and is extended."""
+    call = candidate.call
+    assert call is not None
+    tracer = TracksNodes(graph)
+
+    def leaf(node: fx.Node) -> fx.Proxy:
+        return fx.Proxy(replaced.get(node, node), tracer)
+
+    with graph.inserting_before(candidate.place):
+        bound = bound_operands(candidate, leaf)
+        overload = getattr(torch.ops.tilegym, call.op.name).default
+        args = [bound.get(name, call.arguments[name]) for name in declared(call.op).names]
+        result: Any = tracer.create_proxy("call_function", overload, tuple(args), {})
+        made = [result] if len(call.outputs) == 1 else [result[i] for i in range(len(call.outputs))]
+        found = made if candidate.merged else results(candidate.match, made)
+        laid_out = [
+            result_like(proxy, value(root), fake)
+            for proxy, root, fake in zip(found, candidate.extent.roots, call.results, strict=True)
+        ]
+    annotate(tracer.made, candidate.root)
+    ours = set(tracer.made)
+    for root, proxy in zip(candidate.extent.roots, laid_out, strict=True):
+        root.replace_all_uses_with(
+            proxy.node, delete_user_cb=lambda user: user not in ours, propagate_meta=False
+        )
+        replaced[root] = proxy.node
+
+
+def bound_operands(candidate: Candidate, leaf: Any) -> Mapping[str, Any]:
+    """The op's tensor arguments by name; a merged call takes the separate one of each match."""
+    found = dict(operands(candidate.match, leaf))
+    rule = candidate.match.fusion.merge
+    if candidate.merged and rule is not None:
+        second: Match = candidate.merged[0]
+        found[rule.first] = found.pop(rule.separate)
+        found[rule.second] = operands(second, leaf)[rule.separate]
+    return found
+
+
+def result_like(proxy: Any, old: torch.Tensor, new: torch.Tensor) -> Any:
+    """The result in the memory layout that the model has here, which views downstream rely on."""
+    if same_layout(old, new):
+        return proxy
+    order = sorted(range(old.dim()), key=lambda d: (-hint(old.stride(d)), d))
+    inverse = [order.index(d) for d in range(old.dim())]
+    if order == list(range(old.dim())):
+        return proxy.contiguous()
+    return proxy.permute(order).contiguous().permute(inverse)
+
+
+def annotate(made: list[fx.Node], root: fx.Node) -> None:
+    """Fake values by running the new nodes on the graph's fakes, and where they come from."""
+    with fake_mode_of([value(root)]), torch.no_grad():
+        for node in made:
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), value)
+            if node.op == "call_method":
+                node.meta["example_value"] = getattr(args[0], str(node.target))(*args[1:], **kwargs)
+            else:
+                assert callable(node.target)
+                node.meta["example_value"] = node.target(*args, **kwargs)
+            for key in KEPT_META:
+                if key in root.meta:
+                    node.meta[key] = root.meta[key]
+
+
+def erase(graph: fx.Graph, candidate: Candidate) -> None:
+    """Elided nodes without users, last first; one that something else still reads stays."""
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    for node in sorted(candidate.extent.elided, key=lambda n: order.get(n, -1), reverse=True):
+        if node in order and not node.users:
+            graph.erase_node(node)

@@ -1,0 +1,108 @@
+"""One place in a model where a fusion was found, almost found, or found and declined.
+
+A Site is plain data (strings, numbers, tuples): it outlives the graph, pickles, and prints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from tile_backend.lowering.reason import Reason
+
+Status = Literal["fused", "declined", "near-miss"]
+Choice = Literal["kernel", "reference", "interpreted"]
+
+
+class Decision(str):
+    """What runs at a fused site, `kernel`, `reference` (left to Inductor) or `interpreted`.
+
+    Compares equal to the plain word; `.evidence` is the sentence that justifies it.
+    """
+
+    evidence: str
+
+    def __new__(cls, choice: Choice, evidence: str) -> Decision:
+        self = super().__new__(cls, choice)
+        self.evidence = evidence
+        return self
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
+        return str(self), self.evidence
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphLine:
+    """One op of a graph as a person reads it.
+
+    text:   "to_1 = x.to(torch.float32)"
+    source: "modeling_llama.py:68" (shown) ; path is the full file name, line the number
+    code:   the user's source line, stripped, or "".
+    """
+
+    name: str
+    text: str
+    path: str = ""
+    line: int = 0
+    code: str = ""
+
+    @property
+    def source(self) -> str:
+        return f"{self.path.rsplit('/', 1)[-1]}:{self.line}" if self.path else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """A tensor operand. `shape` and `stride` hold ints or the text of a symbol ("s27");
+    `example_shape`, `example_stride` hold ints that a repro can allocate.
+    """
+
+    dtype: str
+    shape: tuple[int | str, ...]
+    stride: tuple[int | str, ...]
+    device: str
+    example_shape: tuple[int, ...]
+    example_stride: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(str(s) for s in self.shape)}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class OpCall:
+    """The call that stands for the site: `torch.ops.tilegym.<op>(**arguments)`.
+
+    arguments: in schema order, name -> TensorSpec, number, bool, str or None. The caller's tensors
+               are named in `operands` (argument name -> FX node name).
+    """
+
+    op: str
+    arguments: Mapping[str, object]
+    operands: Mapping[str, str]
+    results: tuple[TensorSpec, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """See the public contract in DESIGN.md. `source` is "file:line" of the root op."""
+
+    fusion: str
+    status: Status
+    module: str
+    source: str
+    graph: int
+    spelling: str = ""
+    reason: Reason | None = None
+    fallback: Reason | None = None
+    """Why a kernel that was wanted here cannot run; only of fused sites."""
+    decision: Decision | None = None
+    ops: tuple[str, ...] = ()
+    bindings: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    before: tuple[GraphLine, ...] = ()
+    after: tuple[str, ...] = ()
+    call: OpCall | None = None
+    progress: str = ""
+    """For a near miss: "9/10 ops"."""
+    source_path: str = ""
+    """Full file name behind `source`, whose file part is short."""

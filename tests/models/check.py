@@ -1,0 +1,90 @@
+"""Holds a compiled function against eager: outputs, inputs written in place, and gradients.
+
+Everything is compared within the error budget; the oracle is the function itself in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+import tile_backend
+from tests.models import budget, oracle
+from tests.models.run import REWRITTEN
+from tile_backend.inductor import without_codegen
+
+Function = Callable[..., Any]
+
+
+def copies(inputs: Sequence[Any]) -> list[Any]:
+    """Equal inputs with their strides and aliasing of storage kept within one tensor (expand)."""
+
+    def copy(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        storage = value.untyped_storage().clone()
+        made = torch.empty(0, dtype=value.dtype).set_(
+            storage, value.storage_offset(), value.shape, value.stride()
+        )
+        return made.requires_grad_(value.requires_grad)
+
+    return [copy(value) for value in inputs]
+
+
+def leaves(value: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def outcome(function: Function, inputs: Sequence[Any]) -> list[torch.Tensor]:
+    """Outputs, inputs after the call, and the gradients of a fixed sum of the outputs."""
+    outputs = leaves(function(*inputs))
+    differentiable = [t for t in outputs if t.requires_grad]
+    wanted = [t for t in leaves(inputs) if t.requires_grad]
+    gradients: Sequence[torch.Tensor | None] = ()
+    if differentiable and wanted:
+        total = sum((t * direction(t)).sum() for t in differentiable)
+        gradients = torch.autograd.grad(total, wanted, allow_unused=True)
+    missing = [torch.tensor(g is None) for g in gradients]
+    present = [g for g in gradients if g is not None]
+    return [t.detach() for t in (*outputs, *leaves(inputs), *missing, *present)]
+
+
+def direction(like: torch.Tensor) -> torch.Tensor:
+    """Different weights for all elements, so that a gradient in the wrong place shows."""
+    steps = torch.arange(like.numel(), device=like.device, dtype=torch.float64)
+    return torch.cos(steps + 0.5).reshape(like.shape).to(like.dtype)
+
+
+def assert_like_eager(
+    function: Function,
+    *inputs: Any,
+    options: Mapping[str, Any] = REWRITTEN,
+    dynamic: bool | None = None,
+) -> tile_backend.Report:
+    """Assert that backend="tilegym" computes what eager computes; the report of the compile."""
+    eager = outcome(function, copies(inputs))
+    wide_inputs = oracle.widened(copies(inputs))
+    with oracle.float64():
+        exact = outcome(function, wide_inputs)
+    torch._dynamo.reset()
+    with without_codegen():
+        compiled = torch.compile(
+            function, backend="tilegym", options=dict(options), dynamic=dynamic
+        )
+        actual = outcome(compiled, copies(inputs))
+    assert len(actual) == len(eager)
+    for index, (ours, theirs, wide) in enumerate(zip(actual, eager, exact, strict=True)):
+        assert ours.shape == theirs.shape, f"value {index}: {ours.shape} for {theirs.shape}"
+        if theirs.is_floating_point():
+            budget.assert_within(ours, theirs, wide, f"value {index}")
+        elif theirs.is_complex():
+            real = (torch.view_as_real(t) for t in (ours, theirs, wide))
+            budget.assert_within(*real, what=f"value {index}")
+        else:
+            assert torch.equal(ours, theirs), f"value {index}"
+    report = tile_backend.last_report()
+    assert report is not None, "the backend was not called"
+    return report

@@ -1,0 +1,110 @@
+"""The fifteen Transformers architectures the project promises, as tiny configurations.
+
+Every entry keeps what makes its architecture special (windows, experts, scales, partial rotary) and
+shrinks the rest: 64 wide, four heads, 128 words. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import transformers
+
+logging.getLogger("transformers").setLevel(logging.ERROR)
+
+COMMON: Mapping[str, Any] = {
+    "vocab_size": 128,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+LOCAL_AND_GLOBAL = {
+    "sliding_window": 8,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "head_dim": 16,
+}
+CONFIGURATIONS: Mapping[str, Mapping[str, Any]] = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"head_dim": 16},
+    "mistral": {"head_dim": 16, "sliding_window": 8},
+    "gemma": {"head_dim": 16},
+    "gemma3_text": {**LOCAL_AND_GLOBAL, "query_pre_attn_scalar": 24},
+    "phi3": {},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "olmo2": {},
+    "granite": {
+        "attention_multiplier": 0.3,
+        "residual_multiplier": 0.5,
+        "embedding_multiplier": 2.0,
+        "logits_scaling": 4.0,
+    },
+    "smollm3": {"no_rope_layers": [1, 0]},
+    "starcoder2": {"sliding_window": None},
+    "gpt_oss": {
+        **LOCAL_AND_GLOBAL,
+        "intermediate_size": 64,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+    },
+    "stablelm": {"use_qkv_bias": True},
+    "gpt_neox": {},
+}
+EAGER_ONLY = frozenset(("gpt_oss",))
+"""Architectures that refuse scaled_dot_product_attention."""
+
+WITHOUT_KV_HEADS = frozenset(("gpt_neox",))
+
+
+def configuration(name: str, **changes: Any) -> Any:
+    """The tiny configuration of `name`, with fields changed."""
+    fields = {**COMMON, **CONFIGURATIONS[name], **changes}
+    if name in WITHOUT_KV_HEADS:
+        del fields["num_key_value_heads"]
+    return transformers.AutoConfig.for_model(name, **fields)
+
+
+def randomise_norms(model: torch.nn.Module) -> None:
+    """Move norm weights and biases off 1 and 0, where a wrong (1 + weight) would not show."""
+    for name, parameter in model.named_parameters():
+        if "norm" in name.lower() or "ln_" in name or ".ln" in name:
+            with torch.no_grad():
+                parameter.add_(torch.randn_like(parameter), alpha=0.3)
+
+
+def build(name: str, dtype: torch.dtype = torch.float32, **changes: Any) -> torch.nn.Module:
+    """A random model in evaluation mode, the same for the same arguments.
+
+    Dtype bf16 is what `from_pretrained(dtype=torch.bfloat16)` gives: every parameter is bf16.
+    """
+    generator = torch.random.get_rng_state()
+    try:
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(
+            configuration(name, **changes),
+            attn_implementation="eager" if name in EAGER_ONLY else "sdpa",
+            dtype=dtype,
+        )
+        randomise_norms(model)
+    finally:
+        torch.random.set_rng_state(generator)
+    return model.eval()
+
+
+def layers(model: torch.nn.Module) -> torch.nn.ModuleList:
+    """The decoder layers, which a user may compile one by one."""
+    found = model.get_submodule(model.base_model_prefix).get_submodule("layers")
+    assert isinstance(found, torch.nn.ModuleList)
+    return found

@@ -1,0 +1,155 @@
+"""Arguments for every op: small, with odd sizes, optional operands absent, every rounding mode.
+
+A case names shapes; `arguments` makes tensors of them in a given dtype, contiguous or not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from tile_backend.lowering.custom_op import Record, define, record
+from tile_backend.patterns import all_fusions
+
+define(all_fusions())
+
+LOW_PRECISION = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """A gain near 1, which stays float32 in a low-precision case where `wide`."""
+
+    shape: tuple[int, ...]
+    wide: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Mask:
+    """A boolean mask whose first row attends to nothing."""
+
+    shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One call of an op; a tuple stands for a random tensor of that shape."""
+
+    op: str
+    values: Mapping[str, Any]
+
+    @property
+    def record(self) -> Record:
+        return record(self.op)
+
+    def __str__(self) -> str:
+        words = [str(v) for v in self.values.values() if isinstance(v, (str, bool, int, float))]
+        absent = [f"no_{name}" for name, value in self.values.items() if value is None]
+        return "-".join([self.op, *absent, *words])
+
+
+def _norms() -> list[Case]:
+    roundings = ("once", "before_weight", "scale", "every_op")
+    cases = []
+    for rounding, offset in itertools.product(roundings, (0.0, 1.0)):
+        scalars = {"eps": 1e-6, "offset": offset, "rounding": rounding}
+        wide = Weight((37,), wide=rounding == "once")
+        cases.append(Case("rms_norm", {"x": (3, 5, 37), "weight": wide, **scalars}))
+    pair = {"x": (3, 5, 37), "residual": (3, 5, 37)}
+    cases.append(Case("rms_norm", {"x": (3, 37), "weight": None, "eps": 1e-6}))
+    for op, rounding in itertools.product(("add_rms_norm", "rms_norm_add"), roundings):
+        scalars = {"eps": 1e-6, "offset": 0.0, "rounding": rounding}
+        cases.append(Case(op, {**pair, "weight": Weight((37,)), **scalars}))
+        cases.append(Case(op, {**pair, "weight": None, **scalars}))
+    for rounding in ("once", "before_weight", "every_op"):
+        scalars = {"eps": 1e-5, "rounding": rounding}
+        for weight, bias in itertools.product((Weight((37,)), None), repeat=2):
+            layer = {"x": (3, 5, 37), "weight": weight, "bias": bias, **scalars}
+            cases.append(Case("layer_norm", layer))
+    return cases
+
+
+def _gates() -> list[Case]:
+    pair = {"gate": (3, 5, 37), "up": (3, 5, 37)}
+    cases = []
+    for rounding in ("activation", "once", "every_op"):
+        cases.append(Case("silu_mul", {**pair, "alpha": 1.0, "rounding": rounding}))
+        cases.append(Case("silu_mul", {**pair, "alpha": 1.702, "rounding": rounding}))
+        cases.append(Case("gelu_mul", {**pair, "approximate": "tanh", "rounding": rounding}))
+    cases.append(Case("gelu_mul", pair))
+    return cases
+
+
+def _rotary() -> list[Case]:
+    layouts, roundings = ("half", "interleaved", "deinterleave"), ("every_op", "once")
+    cases = []
+    for layout, rounding, full in itertools.product(layouts, roundings, (True, False)):
+        table = (2, 1, 5, 6 if full else 3)
+        scalars = {"layout": layout, "rotary_dim": 6, "conjugate": full, "rounding": rounding}
+        tables = {"cos": table, "sin": table, **scalars}
+        cases.append(Case("rotary", {"x": (2, 3, 5, 10), **tables}))
+        cases.append(Case("rotary_qk", {"q": (2, 4, 5, 10), "k": (2, 2, 5, 10), **tables}))
+    cases.append(Case("rotary", {"x": (2, 3, 5, 6), "cos": (5, 6), "sin": (5, 6)}))
+    return cases
+
+
+def _attention() -> list[Case]:
+    q, kv = (2, 4, 5, 6), {"k": (2, 2, 7, 6), "v": (2, 2, 7, 9)}
+    grouped = {"q": q, **kv, "scale": 0.4}
+    return [
+        Case("attention", {**grouped, "mask": None}),
+        Case("attention", {**grouped, "mask": None, "is_causal": True}),
+        Case("attention", {**grouped, "mask": (2, 1, 5, 7)}),
+        Case("attention", {**grouped, "mask": Mask((5, 7))}),
+        Case("attention", {**grouped, "mask": Mask((2, 1, 5, 7)), "fill": -1e4}),
+        Case("attention", {"q": q, "k": q, "v": q, "mask": None, "scale": 0.4, "is_causal": True}),
+    ]
+
+
+def _softmax() -> list[Case]:
+    x = {"x": (3, 5, 37)}
+    return [Case("softmax", x), Case("softmax", {**x, "dtype": torch.float32})]
+
+
+CASES = (*_norms(), *_gates(), *_rotary(), *_attention(), *_softmax())
+
+
+def one_of_each() -> list[Case]:
+    """The first case of every op."""
+    return list({case.op: case for case in reversed(CASES)}.values())
+
+
+def arguments(
+    case: Case, dtype: torch.dtype, *, seed: int = 0, contiguous: bool = True, grad: bool = False
+) -> dict[str, Any]:
+    """All arguments of the op in schema order; floating tensors require grad where `grad`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def tensor(value: Any) -> Any:
+        if isinstance(value, Mask):
+            made = torch.rand(value.shape, generator=generator) > 0.4
+            made[..., 0, :] = False
+        elif isinstance(value, Weight):
+            made = 1 + 0.2 * torch.randn(value.shape, generator=generator)
+            made = made if value.wide else made.to(dtype)
+        elif isinstance(value, tuple):
+            made = torch.randn(value, generator=generator).to(dtype)
+        else:
+            return value
+        made = made if contiguous else strided(made)
+        return made.requires_grad_(grad and made.is_floating_point())
+
+    given = {name: tensor(value) for name, value in case.values.items()}
+    return case.record.signature.bind((), given)
+
+
+def strided(tensor: torch.Tensor) -> torch.Tensor:
+    """The same values, every other element of storage whose dimensions lie in reverse order."""
+    order = tuple(reversed(range(tensor.dim())))
+    base = tensor.new_zeros([2 * tensor.shape[d] for d in order])
+    view = base[tuple(slice(None, None, 2) for _ in order)].permute(order)
+    return view.copy_(tensor)

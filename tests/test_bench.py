@@ -1,0 +1,64 @@
+"""Results of benches say where they come from; the benches share a small Llama of a known shape."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import fresh_process, result_file
+from bench.tiny_llama import tiny_llama, tokens
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(result_file, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
+def test_a_result_names_machine_versions_command_and_commit(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench/example.py", "--rounds", "3"])
+    result_file.save("example", [{"layers": 2}], most=1.02)
+    saved = json.loads((results / "example.json").read_text(encoding="utf-8"))
+    assert saved["command"] == "python -m bench.example --rounds 3"
+    assert len(saved["commit"].removesuffix("+changes")) == 40
+    assert {"processor", "cores", "load"} <= saved["machine"].keys()
+    assert {"python", "torch", "transformers", "tile-backend"} <= saved["versions"].keys()
+    assert saved["rows"] == [{"layers": 2}]
+    assert saved["most"] == 1.02
+
+
+def test_spread_is_median_and_deciles() -> None:
+    assert result_file.spread([float(n) for n in range(11)]) == {
+        "median": 5.0,
+        "p10": 1.0,
+        "p90": 9.0,
+    }
+
+
+def test_table_aligns_columns() -> None:
+    assert result_file.table(("a", "long"), [(10, 2)]) == " a  long\n10     2"
+
+
+def test_committed_results_are_of_a_commit() -> None:
+    for path in (result_file.ROOT / "bench" / "results").glob("*.json"):
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        assert saved["command"].startswith(f"python -m bench.{path.stem}")
+        assert saved["rows"]
+        assert not saved["commit"].endswith("+changes"), f"{path.name}: measured on changed files"
+
+
+def test_the_model_has_the_layers_asked_for() -> None:
+    model = tiny_llama(layers=3)
+    assert len(model.model.layers) == 3
+    assert model.config.hidden_size == 64
+    assert model(tokens(2, 5)).logits.shape == (2, 5, 128)
+
+
+def test_a_function_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
+    # In the child, "os" is the module and "getenv" the function.
+    found = fresh_process.call("os", "getenv", "TORCHINDUCTOR_CACHE_DIR", cache=str(tmp_path))
+    assert found == str(tmp_path)

@@ -1,0 +1,77 @@
+"""nn.MultiheadAttention is one node for Dynamo; written out, its attention is found."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import tile_backend
+from tile_backend.inductor import capture, without_codegen
+from tile_backend.lowering.inline import COMPOSITES, inline
+
+X = torch.randn(2, 12, 32)
+
+
+def outcome(result: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return result[0] if isinstance(result, tuple) else result
+
+
+CASES = {
+    "self attention": (
+        nn.MultiheadAttention(32, 4, batch_first=True),
+        (X, X, X),
+        {"need_weights": False},
+        {"attention": 1},
+    ),
+    "encoder layer": (
+        nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True),
+        (X,),
+        {},
+        {"attention": 1, "layer_norm": 2},
+    ),
+    "decoder layer": (
+        nn.TransformerDecoderLayer(32, 4, 64, dropout=0.0, batch_first=True),
+        (X, X),
+        {},
+        {"attention": 2, "layer_norm": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_attention_inside_is_found_and_computes_the_same(name: str) -> None:
+    module, args, kwargs, counts = CASES[name]
+    torch._dynamo.reset()
+    assert tile_backend.explain(module, *args, **kwargs).counts == counts
+    eager = outcome(module(*args, **kwargs))
+    with without_codegen():
+        compiled = torch.compile(module, backend="tilegym", options={"tilegym.kernels": "always"})
+        actual = outcome(compiled(*args, **kwargs))
+    report = tile_backend.last_report()
+    assert report is not None
+    assert report.counts == counts
+    # One float32 rounding per addition of the widest sum; eager runs the same products.
+    bound = 64 * torch.finfo(torch.float32).eps * eager.abs().max()
+    assert (actual - eager).abs().max() <= bound
+
+
+def test_the_site_lies_in_the_module_that_called() -> None:
+    module, args, kwargs, _ = CASES["encoder layer"]
+    torch._dynamo.reset()
+    sites = tile_backend.explain(module, *args, **kwargs).sites
+    assert [s.module for s in sites if s.fusion == "attention"] == ["self_attn"]
+
+
+def test_what_cannot_be_recorded_stays_one_node() -> None:
+    """Symbolic sizes have no node to stand for them: the call is left alone."""
+    torch._dynamo.reset()
+    x = torch.randn(2, 12, 32)
+    torch._dynamo.mark_dynamic(x, 1)
+    module = nn.MultiheadAttention(32, 4, batch_first=True)
+    captured = capture(module, (x, x, x), {"need_weights": False}).module
+    assert captured is not None
+    before = [node.name for node in captured.graph.nodes]
+    assert inline(captured) == 0
+    assert [node.name for node in captured.graph.nodes] == before
+    assert any(node.target in COMPOSITES for node in captured.graph.nodes)

@@ -1,0 +1,101 @@
+"""A key that Inductor's own attention patterns misread comes out right, through real Inductor.
+
+pytorch#195320: `q @ k.permute(0, 2, 3, 1)` is taken for `q @ k.transpose(-1, -2)` when the sizes
+allow it. These are the only tests of the core that generate code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import fx
+
+import tile_backend
+from tests.core_graph import capture, clone
+from tile_backend.lowering import safe_spelling
+from tile_backend.lowering.node import value
+
+Tensor = torch.Tensor
+BATCH, HEADS, LENGTH, WIDTH = 2, 8, 8, 16
+
+
+def inputs() -> dict[str, Tensor]:
+    """[batch, length, heads, width], as many positions as heads: a mix-up has a shape."""
+    generator = torch.Generator().manual_seed(0)
+    names = ("q", "k", "v")
+    return {n: torch.randn(BATCH, LENGTH, HEADS, WIDTH, generator=generator) for n in names}
+
+
+def attended(q: Tensor, keys: Tensor, v: Tensor) -> Tensor:
+    scores = q.permute(0, 2, 1, 3) @ keys
+    return F.softmax(scores * WIDTH**-0.5, dim=-1) @ v.permute(0, 2, 1, 3)
+
+
+def permuted(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return attended(q, k.permute(0, 2, 3, 1), v)
+
+
+def moved(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return attended(q, torch.movedim(k, 1, -1), v)
+
+
+def copied(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return attended(q, k.permute(dims=(0, 2, 3, 1)).contiguous(), v)
+
+
+def harmless(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return attended(q, k.transpose(1, 2).transpose(-1, -2), v)
+
+
+PROGRAMS = [permuted, moved, copied]
+
+
+@pytest.mark.parametrize("program", [permuted, moved])
+def test_inductor_reads_it_right(program: Callable[..., Tensor]) -> None:
+    torch._dynamo.reset()
+    given = inputs()
+    ours = torch.compile(program, backend="tilegym")(**given)
+    report = tile_backend.last_report()
+    assert report is not None
+    assert report.counts == {"attention": 1}
+    torch.testing.assert_close(ours, program(**given))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_it_is_respelled_and_nothing_else_changes(program: Callable[..., Tensor]) -> None:
+    captured = capture(program, inputs())
+    module = captured.module
+    expected = module(*map(clone, captured.inputs))
+    assert safe_spelling.respell(module.graph) == 1
+    module.recompile()
+    module.graph.lint()
+    (result,), (before,) = module(*captured.inputs), expected
+    assert torch.equal(result, before)
+    assert result.stride() == before.stride()
+    for node in module.graph.nodes:
+        if node.op.startswith("call_"):
+            assert node.meta.get("stack_trace"), node
+            assert same_metadata(node), node
+
+
+def same_metadata(node: fx.Node) -> bool:
+    """The recorded fake value is what the node computes from its recorded operands."""
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), value)
+    known = value(node)
+    with known.fake_mode:
+        if node.op == "call_method":
+            made = getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        else:
+            assert callable(node.target)
+            made = node.target(*args, **kwargs)
+    return bool(made.shape == known.shape and made.stride() == known.stride())
+
+
+def test_what_inductor_reads_right_is_left_alone() -> None:
+    captured = capture(harmless, inputs())
+    before = str(captured.module.graph)
+    assert safe_spelling.respell(captured.module.graph) == 0
+    assert str(captured.module.graph) == before

@@ -1,0 +1,57 @@
+"""Plain-PyTorch models in the styles of people who do not use Transformers: sites and outputs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests import expectations
+from tests.models import budget, oracle, plain
+from tests.models.plain_run import SCENARIOS, PlainScenario, observe_plain
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("name", plain.NAMES)
+def test_sites_and_outputs(name: str, scenario: PlainScenario) -> None:
+    run, model, inputs = observe_plain(name, scenario)
+    expected = expectations.load(name)[scenario.name]
+    assert {"graphs": run.graphs, "sites": run.counts} == expected
+    wide, wide_inputs = oracle.widened(model), oracle.widened(inputs)
+    with torch.no_grad():
+        eager = model(*inputs)
+        with oracle.float64():
+            exact = wide(*wide_inputs)
+    budget.assert_within(run.output, eager, exact, f"{name}, {scenario.name}")
+
+
+WHAT_IS_THERE = {
+    "complex_rotary": {"norms": 5, "gates": 2, "rotary": 2, "attention": 2},
+    "gpt_fast": {"norms": 5, "gates": 2, "rotary": 2, "attention": 2},
+    "nano_gpt": {"norms": 5, "gates": 0, "rotary": 0, "attention": 2},
+    "hand_written": {"norms": 6, "gates": 3, "rotary": 3, "attention": 3},
+    "diffusion_block": {"norms": 9, "gates": 0, "rotary": 0, "attention": 2},
+    "t5_style": {"norms": 5, "gates": 2, "rotary": 0, "attention": 2},
+}
+"""Counted by reading the models; the other models hold forms that are another function.
+
+einsum_vit and parallel_gpt_j clamp the length of a vector instead of adding an epsilon to its mean
+square, and parallel_gpt_j subtracts a detached maximum before its softmax.
+"""
+
+PARTS = {
+    "norms": ("rms_norm", "add_rms_norm", "layer_norm", "add_layer_norm"),
+    "gates": ("silu_mul", "gelu_mul"),
+    "rotary": ("rotary",),
+    "attention": ("attention",),
+}
+
+
+@pytest.mark.parametrize("name", WHAT_IS_THERE)
+def test_everything_is_found(name: str) -> None:
+    sites = expectations.load(name)["float32 static"]["sites"]
+    found = {
+        part: sum(sites.get(fusion, 0) for fusion in fusions) for part, fusions in PARTS.items()
+    }
+    assert found == WHAT_IS_THERE[name]

@@ -1,0 +1,91 @@
+"""Gradients of whole models with every site rewritten, within the budget of each parameter.
+
+Gradient checkpointing puts each layer into a body of its own, autocast casts between; bf16 models
+accumulate their gradients in bf16, in eager as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+
+import pytest
+import torch
+
+import tile_backend
+from tests import expectations
+from tests.models import budget, named, oracle
+from tests.models.inputs import training
+from tests.models.run import REWRITTEN
+from tile_backend.inductor import without_codegen
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+QUICK = (
+    ("llama", "float32", "plain"),
+    ("qwen3", "float32", "checkpointing"),
+    ("gemma3_text", "float32", "plain"),
+    ("phi3", "float32", "autocast"),
+)
+MANNERS = ("plain", "checkpointing", "autocast")
+CASES = [
+    pytest.param(*case, id="-".join(case), marks=() if case in QUICK else (pytest.mark.full,))
+    for case in (
+        *((name, "float32", manner) for name in named.CONFIGURATIONS for manner in MANNERS),
+        *((name, "bfloat16", "plain") for name in named.CONFIGURATIONS),
+    )
+]
+
+
+def gradients(
+    model: torch.nn.Module, call: object, autocast: bool = False
+) -> dict[str, torch.Tensor]:
+    """Of the loss, by parameter; `call` is the model or its compiled form."""
+    assert callable(call)
+    region = torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext()
+    model.zero_grad()
+    with region:
+        loss = call(**training(model)).loss
+    loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def exact_gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    wide = oracle.widened(model)
+    with oracle.float64():
+        return gradients(wide, wide)
+
+
+@pytest.mark.parametrize(("name", "dtype", "manner"), CASES)
+def test_gradients(name: str, dtype: str, manner: str) -> None:
+    model = named.build(name, getattr(torch, dtype)).train()
+    exact = exact_gradients(model)
+    if manner == "checkpointing":
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    autocast = manner == "autocast"
+    eager = gradients(model, model, autocast)
+    ours = copy.deepcopy(model)
+    torch._dynamo.reset()
+    with without_codegen():
+        compiled = torch.compile(ours, backend="tilegym", options=dict(REWRITTEN))
+        actual = gradients(ours, compiled, autocast)
+    assert actual.keys() == eager.keys() == exact.keys()
+    for parameter, gradient in actual.items():
+        budget.assert_within(gradient, eager[parameter], exact[parameter], f"{name} {parameter}")
+
+
+@pytest.mark.parametrize("manner", ("plain", "checkpointing"))
+def test_training_finds_what_inference_finds(manner: str) -> None:
+    model = named.build("llama").train()
+    if manner == "checkpointing":
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    torch._dynamo.reset()
+    with without_codegen():
+        compiled = torch.compile(model, backend="tilegym", options=dict(REWRITTEN))
+        gradients(model, compiled)
+    report = tile_backend.last_report()
+    assert report is not None
+    expected = expectations.load("llama")["float32 prefill model static"]["sites"]
+    across = 1 if manner == "checkpointing" else 0
+    assert sum(report.counts.values()) == sum(expected.values()), report.counts
+    assert report.counts["rms_norm"] >= expected["rms_norm"] + across

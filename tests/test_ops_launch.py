@@ -1,0 +1,260 @@
+"""The launcher: what generated code imports, and when the reference runs in place of a kernel."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import subprocess
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from tests.op_samples import CASES, LOW_PRECISION, Case, arguments, one_of_each
+from tile_backend import registry
+from tile_backend.lowering import custom_op, launch, launch_abi1, launch_recipe, oracle
+from tile_backend.lowering.fusion import Fusion, Op
+from tile_backend.lowering.kernels.launch_plan import KernelLimit, Launch
+from tile_backend.lowering.reason import ReasonKind
+
+GPU = torch.device("cuda", 0)
+
+
+@pytest.fixture(autouse=True)
+def forgetful() -> Iterator[None]:
+    """Each test starts as a process does: nothing imported, nothing warned about."""
+    caches = (launch._tools, launch_recipe.recipe, launch._architecture, launch._warn_once)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+def test_one_output_is_a_keyword() -> None:
+    x, out = torch.randn(3, 5), torch.empty(3, 5)
+    assert launch_abi1.rms_norm(x, None, 1e-6, 0.0, "once", out=out) is out
+    assert torch.equal(out, torch.ops.tilegym.rms_norm(x, None, 1e-6))
+
+
+def test_several_outputs_follow_and_none_is_dead() -> None:
+    x, weight, total = torch.randn(3, 5), torch.ones(5), torch.empty(5, 3).t()
+    launch_abi1.add_rms_norm(x, x, weight, 1e-6, 0.0, "once", None, total)
+    assert torch.equal(total, x + x)
+
+
+def test_parameters_outside_no_grad_do_not_enter_a_graph() -> None:
+    x, out = torch.randn(3, 5, requires_grad=True), torch.empty(3, 5)
+    launch_abi1.rms_norm(x, None, 1e-6, 0.0, "once", out=out)
+    assert not out.requires_grad
+
+
+def test_an_unknown_op_says_what_to_import() -> None:
+    with pytest.raises(
+        AttributeError, match=r"tilegym.nothing, which no fusion .* declares; import"
+    ):
+        launch_abi1.nothing  # noqa: B018
+    with pytest.raises(AttributeError, match="_private"):
+        launch_abi1._private  # noqa: B018
+
+
+def test_a_registered_fusion_is_found_before_anything_compiled() -> None:
+    op = Op("test_late", "(Tensor x) -> Tensor", lambda x: x + 1, lambda x: torch.empty_like(x))
+    registry.register(Fusion("test_late", "", (op,), holes={}, spellings=()))
+    try:
+        out = torch.empty(2)
+        launch_abi1.test_late(torch.zeros(2), out=out)
+    finally:
+        registry.unregister("test_late")
+    assert out.tolist() == [1.0, 1.0]
+
+
+FRESH = """
+import sys, torch
+import tile_backend.lowering.launch_abi1 as _tg
+heavy = ("torch._inductor.lowering", "tile_backend.patterns", "tile_backend.lowering.custom_op",
+         "tile_backend.lowering.match", "cuda.tile")
+assert not [name for name in heavy if name in sys.modules], "not light"
+x = torch.ones(2, 4)
+_tg.rms_norm(x, None, 0.0, 0.0, 'once', out=x)
+assert x.tolist() == [[1.0] * 4] * 2
+assert "cuda.tile" not in sys.modules and "tile_backend.lowering.match" not in sys.modules
+"""
+
+
+def test_a_fresh_process_needs_only_this_import() -> None:
+    subprocess.run([sys.executable, "-c", FRESH], check=True, timeout=120)
+
+
+class Stub:
+    """Stands for cuda.tile and one kernel; records launches."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, plan: Any) -> None:
+        self.launches: list[tuple[Any, ...]] = []
+        module = types.SimpleNamespace(plan=plan)
+        monkeypatch.setitem(sys.modules, "tile_backend.lowering.kernels.rms_norm", module)
+        tile = types.SimpleNamespace(
+            launch=lambda *args: self.launches.append(args), TileError=ArithmeticError
+        )
+        monkeypatch.setitem(sys.modules, "cuda.tile", tile)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda i: 77, raising=False)
+
+    def run(self) -> bool:
+        """One launch of rms_norm, as if its tensors were on a GPU."""
+        x = torch.ones(2, 4)
+        values = custom_op.record("rms_norm").signature.bind((x, None, 1e-6))
+        return launch._launched("rms_norm", values, (torch.empty_like(x),), GPU)
+
+
+def test_a_kernel_is_launched_on_the_current_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def plan(values: Any, outputs: Any, arch: str) -> Launch:
+        seen.append((list(values), len(outputs), arch))
+        return Launch("kernel", (4, 1, 1), ("args",))
+
+    stub = Stub(monkeypatch, plan)
+    assert stub.run()
+    assert stub.launches == [(77, (4, 1, 1), "kernel", ("args",))]
+    assert seen == [(["x", "weight", "eps", "offset", "rounding"], 1, "sm_90")]
+
+
+def test_nothing_to_compute_is_no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = Stub(monkeypatch, lambda values, outputs, arch: None)
+    assert stub.run()
+    assert not stub.launches
+
+
+REFUSALS = [
+    (KernelLimit(ReasonKind.DTYPE_LIMIT, "`x` is float64"), "not a kernel: `x` is float64$"),
+    (ArithmeticError("does not compile"), "not a kernel: does not compile$"),
+    (FileNotFoundError("no tileiras"), r"no tileiras; install .* 'tile-backend\[kernels\]'$"),
+]
+
+
+@pytest.mark.parametrize(("error", "words"), REFUSALS, ids=lambda value: type(value).__name__)
+def test_a_refusal_is_one_warning(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def plan(*_: Any) -> Launch:
+        raise error
+
+    stub = Stub(monkeypatch, plan)
+    with pytest.warns(launch.KernelFallbackWarning, match=f"tilegym.rms_norm runs its .*{words}"):
+        assert not stub.run()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not stub.run()
+
+
+def test_a_bug_in_a_kernel_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def plan(*_: Any) -> Launch:
+        raise IndexError("a bug")
+
+    with pytest.raises(IndexError, match="a bug"):
+        Stub(monkeypatch, plan).run()
+
+
+def test_without_cuda_tile_the_warning_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stub = Stub(monkeypatch, None)
+    monkeypatch.setitem(sys.modules, "cuda.tile", None)
+    words = r"cuda-tile cannot be imported .*pip install 'tile-backend\[kernels\]'"
+    with pytest.warns(launch.KernelFallbackWarning, match=words):
+        assert not stub.run()
+
+
+def test_an_op_without_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    Stub(monkeypatch, None)
+    with pytest.warns(launch.KernelFallbackWarning, match="no cuTile kernel is written for test_n"):
+        assert not launch._launched("test_none", {"x": torch.ones(1)}, (torch.ones(1),), GPU)
+
+
+@pytest.mark.parametrize("case", one_of_each(), ids=str)
+def test_the_launcher_and_the_op_agree(case: Case) -> None:
+    values = arguments(case, torch.bfloat16, contiguous=False)
+    expected = case.record.overload(*values.values())
+    expected = (expected,) if isinstance(expected, torch.Tensor) else expected
+    buffers = [torch.empty_like(t) for t in expected]
+    launch.launch(case.record, values, buffers)
+    for buffer, result in zip(buffers, expected, strict=True):
+        assert torch.equal(buffer, result)
+
+
+@pytest.mark.parametrize("contiguous", (True, False), ids=["contiguous", "strided"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_recipe_gives_what_the_plan_gives(case: Case, contiguous: bool) -> None:
+    values = arguments(case, torch.bfloat16, contiguous=contiguous)
+    outputs = case.record.op.outputs(**values)
+    outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+    everything = (*values.values(), *outputs)
+    kernel = importlib.import_module(f"tile_backend.lowering.kernels.{case.op}")
+    plan = kernel.plan(values, outputs, "sm_90")
+    described = launch_recipe.describe(everything)
+    recipe = launch_recipe.recipe(case.op, tuple(values), described, "sm_90")
+    assert recipe is not None
+    assert (recipe.kernel, recipe.grid) == (plan.kernel, plan.grid)
+    for ours, theirs in zip(recipe.arguments(everything), plan.args, strict=True):
+        if isinstance(theirs, torch.Tensor):
+            assert ours.data_ptr() == theirs.data_ptr()
+            assert launch_recipe.describe([ours]) == launch_recipe.describe([theirs])
+        else:
+            assert ours == theirs
+
+
+def test_arguments_that_share_memory_are_told_apart() -> None:
+    """q and k of one packed projection, in both orders: one recipe, and it knows which is which."""
+    record = custom_op.record("rotary_qk")
+    packed, table = torch.randn(1, 8, 5, 64), torch.randn(5, 64)
+    halves = (packed[:, :4], packed[:, 4:])
+    kernel = importlib.import_module("tile_backend.lowering.kernels.rotary_qk")
+    recipes = []
+    for q, k in (halves, halves[::-1]):
+        values = record.signature.bind((q, k, table, table))
+        outputs = tuple(torch.empty_like(t) for t in halves)
+        everything = (*values.values(), *outputs)
+        described = launch_recipe.describe(everything)
+        recipe = launch_recipe.recipe("rotary_qk", tuple(values), described, "sm_90")
+        assert recipe is not None
+        recipes.append(recipe)
+        pointers, planned = (
+            [t.data_ptr() for t in args if isinstance(t, torch.Tensor)]
+            for args in (
+                recipe.arguments(everything),
+                kernel.plan(values, outputs, "sm_90").args,
+            )
+        )
+        assert pointers == planned
+    assert recipes[0] is recipes[1]
+
+
+def test_a_plan_that_copies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def plan(values: Any, outputs: Any, arch: str) -> Launch:
+        return Launch("kernel", (1, 1, 1), (values["x"].clone(),))
+
+    with pytest.raises(RuntimeError, match=r"rms_norm .* must neither copy nor allocate"):
+        Stub(monkeypatch, plan).run()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_kernels_are_within_budget(case: Case) -> None:
+    reference = case.record.op.reference
+    for dtype, contiguous in itertools.product(LOW_PRECISION, (True, False)):
+        values = {
+            name: value.to(GPU) if isinstance(value, torch.Tensor) else value
+            for name, value in arguments(case, dtype, contiguous=contiguous).items()
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", launch.KernelFallbackWarning)
+            ours = case.record.overload(*values.values())
+        exact = oracle.float64(reference)(**values)
+        verdict = oracle.within_budget(ours, exact, reference(**values))
+        assert verdict, f"{dtype}, {'contiguous' if contiguous else 'strided'}: {verdict}"

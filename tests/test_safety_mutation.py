@@ -1,0 +1,273 @@
+"""Values written in place around and inside what looks like a fusion: rewritten correctly, or not.
+
+`FORBIDDEN` programs must keep their original ops; `ALLOWED` ones mutate where it does no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.models.check import assert_like_eager
+
+Tensor = torch.Tensor
+
+
+def norm(x: Tensor, weight: Tensor) -> Tensor:
+    return weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
+def inputs() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x, other = (torch.randn(4, 64, generator=generator) for _ in range(2))
+    return x, other, torch.rand(64, generator=generator) + 0.5
+
+
+# --- the value that the product reads is not the one that was squared -----------------------------
+
+
+def between_mean_and_product(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    mean = x.pow(2).mean(-1, keepdim=True)
+    x.add_(other)
+    return x * torch.rsqrt(mean + 1e-6) * weight
+
+
+def between_square_and_mean(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    square = x.pow(2)
+    x.mul_(2)
+    return x * torch.rsqrt(square.mean(-1, keepdim=True) + 1e-6) * weight
+
+
+def square_itself_is_written(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    square = x.pow(2)
+    square.add_(other)
+    return x * torch.rsqrt(square.mean(-1, keepdim=True) + 1e-6) * weight
+
+
+def through_a_view(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    head = x[:, :8]
+    mean = x.pow(2).mean(-1, keepdim=True)
+    head.copy_(other[:, :8])
+    return x * torch.rsqrt(mean + 1e-6) * weight
+
+
+def through_setitem(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    mean = x.pow(2).mean(-1, keepdim=True)
+    x[0] = other[0]
+    return x * torch.rsqrt(mean + 1e-6) * weight
+
+
+def through_out(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    mean = x.pow(2).mean(-1, keepdim=True)
+    torch.add(x, other, out=x)
+    return x * torch.rsqrt(mean + 1e-6) * weight
+
+
+def through_a_transposed_view(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    turned = x.t()
+    mean = x.pow(2).mean(-1, keepdim=True)
+    turned.zero_().add_(other.t())
+    return x * torch.rsqrt(mean + 1e-6) * weight
+
+
+def weight_is_written(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    scaled = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+    first = scaled * weight
+    weight.add_(1)
+    return first + scaled * weight
+
+
+def interior_is_written(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    unit = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+    unit.add_(other)
+    return weight * unit
+
+
+def through_an_interior_view(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    unit = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+    unit[:, 0] = 3.0
+    return weight * unit
+
+
+FORBIDDEN = (
+    between_mean_and_product,
+    between_square_and_mean,
+    square_itself_is_written,
+    through_a_view,
+    through_setitem,
+    through_out,
+    through_a_transposed_view,
+)
+"""No norm of any kind may be found here: what is computed is not one."""
+
+
+@pytest.mark.parametrize("program", FORBIDDEN, ids=lambda program: program.__name__)
+def test_not_a_norm(program: Callable[..., Any]) -> None:
+    counts = assert_like_eager(program, *inputs()).counts
+    assert not counts.keys() & {"rms_norm", "add_rms_norm"}, counts
+
+
+@pytest.mark.parametrize(
+    "program", (weight_is_written, interior_is_written, through_an_interior_view)
+)
+def test_right_whatever_is_found(program: Callable[..., Any]) -> None:
+    assert_like_eager(program, *inputs())
+
+
+# --- mutation before or after does no harm --------------------------------------------------------
+
+
+def before(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    x.add_(other)
+    return norm(x, weight)
+
+
+def after(x: Tensor, other: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    y = norm(x, weight)
+    x.add_(other)
+    return y, x
+
+
+def result(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    y = norm(x, weight)
+    y.add_(other)
+    return y
+
+
+def unrelated(x: Tensor, other: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    mean = x.pow(2).mean(-1, keepdim=True)
+    other.add_(1)
+    return x * torch.rsqrt(mean + 1e-6) * weight, other
+
+
+@pytest.mark.parametrize("program", (before, after, result), ids=lambda program: program.__name__)
+def test_still_a_norm(program: Callable[..., Any]) -> None:
+    counts = assert_like_eager(program, *inputs()).counts
+    assert sum(counts.get(name, 0) for name in ("rms_norm", "add_rms_norm")) == 1, counts
+
+
+def test_a_write_to_something_else_in_between_is_right() -> None:
+    assert_like_eager(unrelated, *inputs())
+
+
+# --- residuals, gates, attention ------------------------------------------------------------------
+
+
+def residual_in_place(x: Tensor, other: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    other += x
+    return norm(other, weight), other
+
+
+def residual_written_after_the_sum(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+    total = x + other
+    total.mul_(2)
+    return norm(total, weight), total
+
+
+def sum_written_after_the_norm(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+    total = x + other
+    y = norm(total, weight)
+    total.mul_(2)
+    return y, total
+
+
+def gate_in_place(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+    return F.silu(x, inplace=True) * other, x
+
+
+def product_in_place(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+    return F.silu(x).mul_(other), x
+
+
+def gate_written_before_the_product(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+    activated = F.silu(x)
+    activated.add_(1)
+    return activated * other
+
+
+def up_written_before_the_product(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+    activated = F.gelu(x)
+    other.neg_()
+    return activated * other, other
+
+
+def half_of_a_packed_gate_is_written(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+    gate, up = x.chunk(2, dim=-1)
+    activated = F.silu(gate)
+    up.zero_()
+    return activated * up, x
+
+
+def scores_in_place(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+    q, k = x.view(1, 4, 4, 16), other.view(1, 4, 4, 16)
+    scores = q @ k.transpose(-1, -2)
+    scores /= 4.0
+    scores.masked_fill_(torch.ones(4, 4, dtype=torch.bool).triu(1), float("-inf"))
+    return F.softmax(scores, dim=-1) @ k
+
+
+def cache_between_key_and_attention(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+    q, cache = x.view(1, 4, 4, 16), other.view(1, 4, 4, 16)
+    cache[:, :, 1:2] = q[:, :, :1] * 2
+    return F.scaled_dot_product_attention(q, cache, cache), cache
+
+
+def value_written_after_attention(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+    q, v = x.view(1, 4, 4, 16), other.view(1, 4, 4, 16)
+    y = F.scaled_dot_product_attention(q, v, v)
+    v.zero_()
+    return y, v
+
+
+def key_written_between_scores_and_product(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+    q, v = x.view(1, 4, 4, 16), other.view(1, 4, 4, 16)
+    weights = F.softmax(q @ v.transpose(-1, -2) * 0.25, dim=-1)
+    v.mul_(3)
+    return weights @ v
+
+
+def rotated_in_place(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+    cos, sin = other.cos(), other.sin()
+    half = torch.cat((-x[:, 32:], x[:, :32]), -1)
+    x.mul_(cos)
+    return x + half * sin
+
+
+ANY = (
+    residual_in_place,
+    residual_written_after_the_sum,
+    sum_written_after_the_norm,
+    gate_in_place,
+    product_in_place,
+    gate_written_before_the_product,
+    up_written_before_the_product,
+    half_of_a_packed_gate_is_written,
+    scores_in_place,
+    cache_between_key_and_attention,
+    value_written_after_attention,
+    key_written_between_scores_and_product,
+    rotated_in_place,
+)
+
+
+@pytest.mark.parametrize("program", ANY, ids=lambda program: program.__name__)
+def test_like_eager(program: Callable[..., Any]) -> None:
+    assert_like_eager(program, *inputs())
+
+
+@pytest.mark.parametrize(
+    ("program", "fusion"),
+    (
+        (gate_written_before_the_product, "silu_mul"),
+        (half_of_a_packed_gate_is_written, "silu_mul"),
+        (key_written_between_scores_and_product, "attention"),
+        (rotated_in_place, "rotary"),
+    ),
+)
+def test_a_write_inside_is_a_barrier(program: Callable[..., Any], fusion: str) -> None:
+    report = assert_like_eager(program, *inputs())
+    assert fusion not in report.counts

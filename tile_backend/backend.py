@@ -1,0 +1,77 @@
+"""The backend "tilegym": analyse Dynamo's graph, put in the ops that the gate chose, call Inductor.
+
+A failure of ours never costs the user the compile: the graph goes to Inductor as it came, with one
+warning (an error when `tilegym.strict` is not "off").
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import fx
+
+from tile_backend import inductor, pipeline, registry, scope, sessions
+from tile_backend.errors import AlreadyCompiled, InternalFailure, PassFailed
+from tile_backend.lowering import analysis, inductor_ir, recompute, undo
+from tile_backend.lowering.analysis import Analysis
+from tile_backend.options import Options
+
+
+def tilegym(
+    module: fx.GraphModule,
+    inputs: Sequence[Any],
+    *,
+    mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> Callable[..., Any]:
+    """Called by Dynamo for each graph. kwargs: torch 2.15 passes `name=`."""
+    inductor.check_supported()
+    ours, theirs = Options.parse(options, scope=scope.active(), known=registry.names)
+    inductor.check_options(theirs)
+    mode, name = mode or ours.mode, kwargs.get("name")
+    if ours.disabled:
+        return inductor.Inductor(mode, theirs, name).compile(module, inputs)
+    passes: dict[str, Any] = {}
+    found = rewritten(module, ours)
+    if found is not None and found.rewrites:
+        identity = pipeline.identity(ours)
+        passes["pre_grad_custom_pass"] = inductor.Identity(identity)
+        passes["joint_custom_post_pass"] = recompute.RecomputeCheapOps(identity)
+    return inductor.Inductor(mode, theirs, name, passes).compile(module, inputs)
+
+
+tilegym.reset = inductor.reset  # type: ignore[attr-defined]
+
+
+def rewritten(module: fx.GraphModule, options: Options) -> Analysis | None:
+    """Analyse and rewrite in place, then report. None after a failure, with the graph as it was."""
+    started = time.perf_counter()
+    log, where = undo.Log(module), inductor.place()
+    if where.compiled_before:
+        warnings.warn(AlreadyCompiled(what=where.title), stacklevel=2)
+    try:
+        log.save(analysis.bodies(module))
+        found = pipeline.analyse(module, options, where.prefix)
+        facts = pipeline.facts(module, found, inductor.break_reason(module))
+        if found.rewrites:
+            inductor_ir.install(registry.known_fusions())
+        found.apply()
+    except Exception as error:
+        log.restore()
+        if options.strict != "off":
+            raise PassFailed(cause=describe(error), strict=options.strict) from error
+        warnings.warn(InternalFailure(cause=describe(error)), stacklevel=2)
+        return None
+    seconds = time.perf_counter() - started
+    session = sessions.of(inductor.caller(), where.title, options)
+    session.add(inductor.compile_id(), found.sites, facts, seconds)
+    return found
+
+
+def describe(error: Exception) -> str:
+    """Class and message of an error."""
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,203 @@
+"""The command line, `python -m tile_backend` and `tile-backend`: one function per command.
+
+Exit codes: 0 done, 1 the request failed (one sentence on stderr), 2 wrong usage or a command that
+is not available in this version. Results go to stdout, so that they can be piped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tile_backend.errors import NotAvailable, TileBackendError
+from tile_backend.version import VERSION
+
+if TYPE_CHECKING:
+    from tile_backend.report import Report
+    from tile_backend.targets import Request, Target
+
+TARGET_HELP = """\
+TARGET is one of
+  llama                    a model type of Transformers: a tiny random model, never downloaded
+  path/to/folder           with a config.json: that model at its full size, without weights
+  package.module:factory   returns (callable, args) or (callable, args, kwargs)
+  package.module:function  with --input 'float32[2,16,64]' for each of its arguments
+"""
+LATER = {
+    "walkthrough": (
+        "a guided tour of one fusion through every stage",
+        "use `explain TARGET --save FOLDER` and read the diff of each rewrite",
+    ),
+    "diff": (
+        "compare two dumps: sites gained, lost, changed",
+        "use `diff -r DUMP_A DUMP_B`; names and order in dumps are stable",
+    ),
+    "precompile": (
+        "compile the kernels of a model ahead of time",
+        "kernels are compiled during torch.compile, and kept by cuda-tile",
+    ),
+    "tune": (
+        "measure launch configurations on this GPU",
+        "kernels run with their shipped configurations",
+    ),
+    "bench": (
+        "measure kernels against Inductor",
+        "use `make bench` in a checkout, and the repro.py of a dump for one site",
+    ),
+}
+"""Commands of a later version: what they will do, and what to do today."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except NotAvailable as error:
+        print(f"tile-backend: {error}", file=sys.stderr)
+        return 2
+    except TileBackendError as error:
+        print(f"tile-backend: {error}", file=sys.stderr)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its arguments."""
+    top = argparse.ArgumentParser(
+        prog="tile-backend",
+        description="What torch.compile(model, backend='tilegym') does, and why.",
+        formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=20, width=100),
+    )
+    top.add_argument("--version", action="version", version=VERSION)
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    add_explain(with_target(commands, "explain", "show what would be fused, and why not"))
+    add_lock(with_target(commands, "lock", "write the sites of a model to a lock file"))
+    fusions = commands.add_parser("fusions", help="list the fusions")
+    fusions.set_defaults(run=run_fusions)
+    doctor = commands.add_parser("doctor", help="show what is installed and what can run here")
+    doctor.set_defaults(run=run_doctor)
+    for name, (summary, _) in LATER.items():
+        later = commands.add_parser(name, help=f"(not available in this version) {summary}")
+        later.add_argument("arguments", nargs="*")
+        later.set_defaults(run=run_later, command=name)
+    return top
+
+
+def with_target(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
+) -> argparse.ArgumentParser:
+    """A command that takes a TARGET and what describes its inputs."""
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=TARGET_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("target", metavar="TARGET", help="what to look at, see below")
+    command.add_argument(
+        "--input", action="append", default=[], metavar="DTYPE[SIZES]", help="of a function"
+    )
+    command.add_argument("--batch", type=int, default=2, help="of a language model (2)")
+    command.add_argument("--length", type=int, default=24, help="tokens of a language model (24)")
+    command.add_argument("--dtype", default="float32", help="of a language model (float32)")
+    command.add_argument("--attention", help="sdpa or eager (sdpa where the class has it)")
+    return command
+
+
+def add_explain(command: argparse.ArgumentParser) -> None:
+    """explain: besides TARGET, what to do with the report."""
+    command.add_argument("--json", action="store_true", help="print JSON instead of text")
+    command.add_argument("--save", metavar="FOLDER", help="write the graph-diff dump there")
+    command.add_argument("--expect", metavar="LOCK", help="fail if a site of the lock file is lost")
+    command.set_defaults(run=run_explain)
+
+
+def add_lock(command: argparse.ArgumentParser) -> None:
+    """lock: besides TARGET, the file."""
+    command.add_argument("-o", "--output", metavar="FILE", help="TARGET.lock.json unless given")
+    command.set_defaults(run=run_lock)
+
+
+def request_of(arguments: argparse.Namespace) -> Request:
+    """What the arguments of `with_target` ask for."""
+    from tile_backend.targets import Request
+
+    return Request(
+        arguments.target,
+        tuple(arguments.input),
+        arguments.batch,
+        arguments.length,
+        arguments.dtype,
+        arguments.attention,
+    )
+
+
+def report_on(target: Target) -> Report:
+    """The report of the target, under its title."""
+    import dataclasses
+
+    import torch
+
+    from tile_backend import explain
+
+    with torch.no_grad():
+        report = explain(target.function, *target.args, **target.kwargs)
+    return dataclasses.replace(report, title=target.title)
+
+
+def run_explain(arguments: argparse.Namespace) -> int:
+    """Print the report; save it and check it where asked to."""
+    from tile_backend.expectations import enforce
+    from tile_backend.options import Options
+
+    report = report_on(request_of(arguments).resolve())
+    print(report.to_json() if arguments.json else report.to_text())
+    if arguments.save:
+        print(f"saved to {report.save(arguments.save)}", file=sys.stderr)
+    if arguments.expect:
+        enforce(report, Options(strict="expect", expect=arguments.expect))
+    return 0
+
+
+def run_lock(arguments: argparse.Namespace) -> int:
+    """Write the lock file and say where it is."""
+    from tile_backend import lock_file
+
+    request = request_of(arguments)
+    path = arguments.output or request.lock_name()
+    report = report_on(request.resolve())
+    lock_file.save(report, path, request.command())
+    print(f"{path}: {len(report.fused)} sites of {report.title}")
+    return 0
+
+
+def run_fusions(_: argparse.Namespace) -> int:
+    """Print a table of the fusions, registered ones included."""
+    from tile_backend.registry import known_fusions
+    from tile_backend.report_text import aligned
+
+    rows = [
+        (f.name, f"{len(f.spellings)} spellings", ", ".join(op.name for op in f.ops), f.summary)
+        for f in known_fusions()
+    ]
+    print("\n".join(aligned([("fusion", "found in", "ops", "what it is"), *rows])))
+    return 0
+
+
+def run_doctor(_: argparse.Namespace) -> int:
+    """Print the diagnosis; 1 if models cannot be compiled here."""
+    from tile_backend.doctor import examine
+
+    diagnosis = examine()
+    print(diagnosis.to_text())
+    return 0 if diagnosis.healthy else 1
+
+
+def run_later(arguments: argparse.Namespace) -> int:
+    """Refuse a command of a later version."""
+    _, instead = LATER[arguments.command]
+    raise NotAvailable(what=f"The command {arguments.command!r}", instead=instead)

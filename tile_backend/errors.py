@@ -1,0 +1,253 @@
+"""The catalogue of our errors and warnings: one class per mistake, one sentence template each.
+
+Every message says what happened, where, and what to do. The values that fill a template stay on
+the exception as `.fields`, so that tools need not parse text; `where` ("model.layers.0.mlp,
+file.py:61") is appended when given. Inside `torch.compile` an error reaches the user as
+`BackendCompilerFailed` with ours as its `inner_exception`. Warnings can be filtered by class.
+"""
+
+from __future__ import annotations
+
+import string
+from typing import ClassVar
+
+ISSUES = "the project's issue tracker"
+
+
+class Message(Exception):
+    """A template and the fields that fill it; the common part of errors and warnings."""
+
+    template: ClassVar[str] = "{text}"
+    fields: dict[str, object]
+
+    def __init__(self, *, where: str = "", **fields: object) -> None:
+        self.where = where
+        self.fields = fields
+        text = self.template.format(**fields)
+        super().__init__(f"{text} [at {where}]" if where else text)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions cross process borders (compile workers); the default would drop the fields.
+        return _rebuild, (type(self), self.where, self.fields)
+
+    @classmethod
+    def placeholders(cls) -> frozenset[str]:
+        """The names of the fields that the template needs."""
+        return frozenset(name for _, name, _, _ in string.Formatter().parse(cls.template) if name)
+
+
+def _rebuild(kind: type[Message], where: str, fields: dict[str, object]) -> Message:
+    return kind(where=where, **fields)
+
+
+class TileBackendError(Message):
+    """Base of every error that tile-backend raises on purpose."""
+
+
+class TileBackendWarning(Message, UserWarning):
+    """Base of every warning that tile-backend issues."""
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+class UnknownOption(TileBackendError):
+    """A `tilegym.` key that is no option."""
+
+    template = (
+        "unknown option {key!r}: the nearest known option is {nearest!r}. "
+        "All options of this backend: {known}."
+    )
+
+
+class BadOptionValue(TileBackendError):
+    """A value that the option does not allow."""
+
+    template = "bad value {value!r} for {key}: allowed is {allowed}."
+
+
+class NotAvailable(TileBackendError):
+    """Something documented that a later version will do."""
+
+    template = "{what} is not available in this version: {instead}."
+
+
+class UnknownFusion(TileBackendError):
+    """A fusion name that is neither built in nor registered."""
+
+    template = (
+        "unknown fusion {name!r} in {key}: the nearest known one is {nearest!r}. "
+        "Known fusions: {known}."
+    )
+
+
+# --- what strict and expect raise -----------------------------------------------------------------
+
+
+class ExpectationNotMet(TileBackendError):
+    """`tilegym.expect` names more sites than were found, and strict is not off."""
+
+    template = (
+        "{title}: fewer sites were fused than expected.\n{lost}\n"
+        "Compare with `python -m tile_backend explain`; if the change is intended, write the lock "
+        "file again with `python -m tile_backend lock`."
+    )
+
+
+class FallbackRefused(TileBackendError):
+    """A site cannot run its kernel under `tilegym.strict="no-fallback"`."""
+
+    template = (
+        "tilegym.strict='no-fallback': {count} site(s) would not run their kernel.\n{remarks}\n"
+        "Follow the fix above, or use tilegym.strict='expect' to allow it."
+    )
+
+
+class PassFailed(TileBackendError):
+    """A failure of our own under a strict mode; `__cause__` is the original error."""
+
+    template = (
+        "a pass of tile-backend failed ({cause}), and tilegym.strict={strict!r} does not let the "
+        "graph go on without it. Use tilegym.strict='off' to leave this graph to Inductor, "
+        f"and please report the traceback above to {ISSUES}."
+    )
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+class ReportFolderError(TileBackendError):
+    """The dump cannot be written."""
+
+    template = (
+        "cannot write the report to {folder!r}: {cause}. "
+        "Point tilegym.report_dir (or TILEGYM_REPORT_DIR) at a folder that can be written."
+    )
+
+
+class LockFileError(TileBackendError):
+    """A lock file that is missing, foreign, or of another schema."""
+
+    template = "cannot use {path!r} as a lock file: {cause}. Write it with: {command}."
+
+
+# --- the machine ----------------------------------------------------------------------------------
+
+
+class UnsupportedTorch(TileBackendError):
+    """A torch outside the tested range."""
+
+    template = (
+        "torch {found} is not supported: this version of tile-backend needs torch {oldest} to "
+        "{newest}. Install one of these, for example: pip install 'torch=={newest}.*'."
+    )
+
+
+class UnsupportedPython(TileBackendError):
+    """A Python outside the tested range."""
+
+    template = (
+        "Python {found} is not supported: tile-backend needs Python {oldest} to {newest}. "
+        "Create the environment with one of these."
+    )
+
+
+class MissingDependency(TileBackendError):
+    """A package that the requested thing needs."""
+
+    template = "{what} needs {package}, which is not installed: {cause}. Install it: {command}."
+
+
+# --- what was handed in ---------------------------------------------------------------------------
+
+
+class UnknownTarget(TileBackendError):
+    """A command-line target that names nothing."""
+
+    template = (
+        "unknown target {target!r}: {cause}. A target is a model type of Transformers (llama), "
+        "a folder with a config.json, or package.module:callable."
+    )
+
+
+class BadTarget(TileBackendError):
+    """A command-line target that exists but cannot be used."""
+
+    template = "cannot use the target {target!r}: {cause}. {fix}."
+
+
+# --- warnings -------------------------------------------------------------------------------------
+
+
+class AlreadyCompiled(TileBackendWarning):
+    """A compiled callable where the original is meant."""
+
+    template = (
+        "{what} is already compiled: what is looked at is the original inside it, and how it was "
+        "compiled does not matter. Pass the original to be rid of this warning."
+    )
+
+
+class InternalFailure(TileBackendWarning):
+    """A failure of our own that cost the fusions of one graph, and nothing else."""
+
+    template = (
+        "a pass of tile-backend failed and this graph goes to Inductor unchanged: it is correct, "
+        "but nothing in it is fused. Cause: {cause}. Please report it to "
+        f"{ISSUES} with the output of `python -m tile_backend doctor` and the traceback that "
+        "TORCH_LOGS='+tile_backend' prints; tilegym.strict='expect' turns this into an error."
+    )
+
+
+class ExpectationMissed(TileBackendWarning):
+    """As `ExpectationNotMet`, while strict is off."""
+
+    template = (
+        "{title}: fewer sites were fused than expected.\n{lost}\n"
+        "tilegym.strict='expect' turns this into an error."
+    )
+
+
+class FellBack(TileBackendWarning):
+    """A site that was to run a kernel runs its reference."""
+
+    template = (
+        "{fusion} runs its reference instead of its kernel: {cause}. The result is the same, only "
+        "slower. Reproduce it: {command}."
+    )
+
+
+class KernelsUnavailable(TileBackendWarning):
+    """The kernel compiler or a part of it is missing on a machine with a GPU."""
+
+    template = (
+        "no kernel can run here: {cause}. Models compile and stay correct, with the code of "
+        "Inductor. Install what is missing: {command}; `python -m tile_backend doctor` shows more."
+    )
+
+
+class UnmatchedGlob(TileBackendWarning):
+    """A glob of include or exclude that covers no module."""
+
+    template = (
+        "{key}: the glob {glob!r} matches no module of this graph. A glob is relative to the "
+        "compiled module and a prefix covers its subtree. Modules seen: {seen}."
+    )
+
+
+class NothingCompiled(TileBackendWarning):
+    """A `fusions(...)` scope that no backend call read."""
+
+    template = (
+        "nothing was compiled inside `with tile_backend.fusions({arguments})`, so it had no "
+        "effect: the scope is read at the first call of the compiled callable. Make that call "
+        "inside it."
+    )
+
+
+class UnknownEnvironment(TileBackendWarning):
+    """An environment variable that looks like a typing error of ours."""
+
+    template = (
+        "the environment variable {name} is not known and has no effect: did you mean {nearest}?"
+    )

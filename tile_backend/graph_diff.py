@@ -1,0 +1,75 @@
+"""The graph-diff dump: what was rewritten, readable without any tool.
+
+    report.txt  report.json  index.html
+    003_add_rms_norm__model.layers.N.post_attention_layernorm/
+        diff.txt     ops taken out with their source lines, the op put in, the sites
+        repro.py     runs the op alone on inputs of the site's shapes; where the op is known
+
+One folder per distinct rewrite, declined sites and near misses included. Files are replaced whole;
+folders of an earlier dump that no longer apply are removed, other files in the folder stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tile_backend.atomic_files import write_text
+from tile_backend.dump_page import page
+from tile_backend.errors import ReportFolderError
+from tile_backend.repro_script import script
+from tile_backend.rewrite_entry import RewriteEntry, entries
+
+if TYPE_CHECKING:
+    from tile_backend.report import Report
+
+ENTRY_FOLDER = re.compile(r"\d{3,}_\w[\w-]*__[\w.-]+")
+ENTRY_FILES = frozenset(("diff.txt", "repro.py"))
+
+
+def save(report: Report, folder: Path) -> Path:
+    """Write the dump and return its folder; raises `ReportFolderError`."""
+    found = entries(report)
+    remove_stale(folder, {entry.name for entry in found})
+    repros = frozenset(entry.name for entry in found if save_entry(entry, folder / entry.name))
+    write_text(folder / "report.txt", report.to_text() + "\n")
+    write_text(folder / "report.json", report.to_json() + "\n")
+    write_text(folder / "index.html", page(report, found, repros))
+    return folder
+
+
+def text(report: Report) -> str:
+    """The diffs of all rewrites, one after the other."""
+    return "\n".join(entry.diff() for entry in entries(report))
+
+
+def save_entry(entry: RewriteEntry, folder: Path) -> bool:
+    """Write one entry; True if it has a repro."""
+    write_text(folder / "diff.txt", entry.diff())
+    call = entry.group.first.call
+    if call is not None:
+        write_text(folder / "repro.py", script(entry, call))
+    return call is not None
+
+
+def remove_stale(folder: Path, current: set[str]) -> None:
+    """Remove entries of an earlier dump, and only what such an entry holds."""
+    try:
+        for old in list(folder.iterdir()) if folder.is_dir() else ():
+            if old.name not in current and ENTRY_FOLDER.fullmatch(old.name) and old.is_dir():
+                # Another process that writes the same dump may have been faster.
+                with contextlib.suppress(FileNotFoundError):
+                    remove_entry(old)
+    except OSError as error:
+        raise ReportFolderError(folder=str(folder), cause=error.strerror or str(error)) from error
+
+
+def remove_entry(folder: Path) -> None:
+    """Remove an entry's folder unless it holds anything else."""
+    files = list(folder.iterdir())
+    if {path.name for path in files} <= ENTRY_FILES:
+        for path in files:
+            path.unlink()
+        folder.rmdir()

@@ -1,0 +1,315 @@
+"""Every private name of torch that the backend itself uses, each behind one function of ours.
+
+Longer than 300 lines because it is the one place to look when a version of torch renames something.
+Checked against torch 2.11, 2.13 and 2.15. (The lowering into Inductor's IR has its own such file,
+lowering/inductor_ir.py.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+from unittest import mock
+
+import torch
+import torch._dynamo
+import torch._inductor.compile_fx as compile_fx
+from torch import fx
+from torch._inductor import config
+from torch._inductor.custom_graph_pass import CustomGraphPass
+
+from tile_backend import supported
+from tile_backend.option_sources import check_inductor_keys
+from tile_backend.options import option_infos
+
+# --- what the caller brings -----------------------------------------------------------------------
+
+
+@functools.cache
+def check_supported() -> None:
+    """Raise UnsupportedPython or UnsupportedTorch for a version that nobody tried."""
+    supported.check_python()
+    supported.check_torch(torch.__version__)
+
+
+def check_options(names: Iterable[str]) -> None:
+    """Raise UnknownOption, with the nearest known name, for a key that Inductor does not know."""
+    known = list(names)
+    if known:
+        check_inductor_keys(known, torch._inductor.list_options(), option_infos())
+
+
+# --- the hand-over to Inductor --------------------------------------------------------------------
+
+
+class Identity(CustomGraphPass):
+    """A pass that only puts our sources, options and versions into the keys of the compile caches.
+
+    A class of the module with its identity in the instance: torch 2.11 pickles it into the key.
+    """
+
+    def __init__(self, identity: str) -> None:
+        self.identity = identity
+
+    def __call__(self, graph: fx.Graph) -> None:
+        """Nothing: the graph was rewritten before."""
+
+    def uuid(self) -> Any:
+        return self.identity
+
+
+@dataclasses.dataclass(frozen=True)
+class Inductor:
+    """How to compile: the caller's mode and options, and our passes if the graph was rewritten.
+
+    passes: config name of a hook -> our pass, chained after what the user has there.
+    """
+
+    mode: str | None
+    options: Mapping[str, Any]
+    name: str | None = None
+    passes: Mapping[str, CustomGraphPass] = dataclasses.field(default_factory=dict)
+
+    def compile(self, module: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+        """Raises what Inductor raises: an unknown option, a wrong type, a failed compile."""
+        wrapper = torch._TorchCompileInductorWrapper(self.mode, dict(self.options), None)
+        patches = dict(wrapper.config)
+        for hook, ours in self.passes.items():
+            patches[hook] = chained(patches.get(hook, getattr(config, hook)), ours)
+        extra: dict[str, Any] = {"compile_region_name": self.name} if self.name else {}
+        if _inner_compile[-1] is not None:
+            extra["inner_compile"] = _inner_compile[-1]
+        compiled = compile_fx.compile_fx(module, inputs, config_patches=patches, **extra)
+        return cast("Callable[..., Any]", compiled)
+
+
+def chained(existing: Any, ours: CustomGraphPass) -> Any:
+    """Ours after the user's. A hook takes a list from torch 2.13 on, one pass before."""
+    if existing is None:
+        return ours
+    passes = [*(existing if isinstance(existing, (list, tuple)) else [existing]), ours]
+    return passes if torch.__version__ >= "2.13" else Chain(passes)
+
+
+class Chain(CustomGraphPass):
+    """Several passes as one, for torch versions whose hooks take one."""
+
+    def __init__(self, passes: Sequence[Any]) -> None:
+        self.passes = tuple(passes)
+
+    def __call__(self, graph: fx.Graph) -> None:
+        for one in self.passes:
+            one(graph)
+
+    def uuid(self) -> Any:
+        identities = [getattr(one, "uuid", lambda: None)() for one in self.passes]
+        return None if None in identities else tuple(identities)
+
+
+_inner_compile: list[Any] = [None]
+
+
+@contextlib.contextmanager
+def without_codegen() -> Iterator[None]:
+    """For tests: backend="tilegym" does all but generate code, and runs the ATen graphs."""
+    from functorch.compile import make_boxed_func
+
+    def run_graph(module: fx.GraphModule, inputs: Sequence[Any], **_: Any) -> Any:
+        return make_boxed_func(module.forward)
+
+    _inner_compile.append(run_graph)
+    try:
+        yield
+    finally:
+        _inner_compile.pop()
+
+
+def reset() -> None:
+    """What torch._dynamo.reset() asks of a backend."""
+    if torch.cuda.is_available():
+        from torch._inductor.cudagraph_trees import reset_cudagraph_trees
+
+        reset_cudagraph_trees()
+
+
+def trace_artifact(name: str, encoding: str, payload: Callable[[], str]) -> None:
+    """Leave a file in TORCH_TRACE, which tlparse shows; payload is called only if it is set."""
+    from torch._logging._internal import trace_structured
+
+    metadata = {"name": name, "encoding": encoding}
+    trace_structured("artifact", metadata_fn=lambda: metadata, payload_fn=payload)
+
+
+# --- what Dynamo knows about the callable ---------------------------------------------------------
+
+
+def break_reason(module: fx.GraphModule) -> str:
+    """Why Dynamo ended the graph before the function did, with file and line, or ""."""
+    reason = getattr(module, "compile_subgraph_reason", None)
+    return sentence(reason) if reason is not None and reason.graph_break else ""
+
+
+def sentence(reason: Any) -> str:
+    """A GraphCompileReason as "Unsupported print() call at model.py:12"."""
+    stack = list(reason.user_stack)
+    place = f" at {stack[-1].filename.rsplit('/', 1)[-1]}:{stack[-1].lineno}" if stack else ""
+    return f"{str(reason.reason).splitlines()[0]}{place}"
+
+
+def caller() -> object | None:
+    """What stands for the result of one torch.compile() call: the object that calls the backend."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, torch._TorchCompileWrapper):
+            return owner
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def compile_id() -> object | None:
+    """Names the frame and the compile of it; the attempts of one compile share it."""
+    from torch._guards import CompileContext
+
+    return CompileContext.current_compile_id()
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """What is being compiled. title: a class or function name; prefix: the frame's module path.
+
+    After a graph break Dynamo compiles functions of submodules on their own: the prefix is the path
+    from the callable that the user compiled to the module whose function this is ("transformer").
+    """
+
+    title: str
+    prefix: str = ""
+    compiled_before: bool = False
+    """Another torch.compile() lies inside the one that called us."""
+
+
+def place() -> Place:
+    """Read off the frames that lead to the backend call."""
+    from torch._dynamo.output_graph import OutputGraph
+
+    output: Any = None
+    root: Any = None
+    again = False
+    frame = sys._getframe(1)
+    while frame is not None and root is None:
+        owner = frame.f_locals.get("self")
+        if output is None and isinstance(owner, OutputGraph):
+            output = owner
+        if frame.f_code.co_name == "compile_wrapper":
+            root = getattr(frame.f_locals.get("fn"), "__self__", None)
+            again = isinstance(root, torch._dynamo.OptimizedModule)
+            root = original(root)
+        frame = frame.f_back  # type: ignore[assignment]
+    if output is None:
+        return Place("graph")
+    if isinstance(root, torch.nn.Module):
+        return Place(type(root).__name__, prefix_of(output, root), again)
+    inner = frame_module(output)
+    return Place(str(output.root_tx.f_code.co_name) if inner is None else type(inner).__name__)
+
+
+def frame_module(output: Any) -> torch.nn.Module | None:
+    """The module whose method is being compiled."""
+    local = output.local_scope
+    found = local.get("self", getattr(local.get("fn"), "__self__", local.get("fn")))
+    return found if isinstance(found, torch.nn.Module) else None
+
+
+def prefix_of(output: Any, root: torch.nn.Module) -> str:
+    """The path below `root` to the module whose method is being compiled, or ""."""
+    inner = frame_module(output)
+    if inner is None or inner is root:
+        return ""
+    return next((path for path, module in root.named_modules() if module is inner), "")
+
+
+def original(function: Any) -> Any:
+    """The module or function inside a compiled one."""
+    if isinstance(function, torch._dynamo.OptimizedModule):
+        return function._orig_mod
+    return getattr(function, "_torchdynamo_orig_callable", function)
+
+
+# --- capture without running ----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Capture:
+    """module: the first graph, or None where there was none. break_reason: why it is not all."""
+
+    module: fx.GraphModule | None
+    break_reason: str = ""
+    visited: Any = None
+    """What `visit` returned."""
+
+
+class Captured(Exception):
+    """Stops a compile once the graph is there, or before real code would have to run."""
+
+
+def capture(
+    function: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    visit: Callable[[fx.GraphModule], Any] | None = None,
+) -> Capture:
+    """The graph that Dynamo hands over for this call. Runs nothing; no entry stays in its caches.
+
+    visit: called with the graph while it is whole; from torch 2.15 Dynamo clears it afterwards.
+    Dynamo ends a graph where it needs real code to run; when nothing was captured until there, it
+    runs that code without asking the backend. So the end of every graph is watched, too.
+    """
+    graphs: list[fx.GraphModule] = []
+    reasons: list[str] = []
+    visited: list[Any] = []
+    failures: list[Exception] = []
+
+    def keep(module: fx.GraphModule, inputs: Sequence[Any]) -> Any:
+        graphs.append(module)
+        try:
+            visited.append(visit(module) if visit else None)
+        except Exception as error:  # noqa: BLE001 - Dynamo would wrap it; raised below as it is
+            failures.append(error)
+        raise Captured
+
+    patches = torch._dynamo.config.patch(suppress_errors=False)
+    devices = range(torch.cuda.device_count())
+    compiled: Callable[..., Any] = torch.compile(function, backend=keep)
+    with patches, torch.random.fork_rng(devices=devices), watched_ends(reasons):
+        try:
+            compiled(*args, **kwargs)
+        except Exception:
+            if not graphs and not reasons:  # not ours: torch wraps what we raise in its own errors
+                raise
+    if failures:
+        raise failures[0]
+    reason = reasons[0] if reasons else ""
+    return Capture(graphs[0] if graphs else None, reason, visited[0] if visited else None)
+
+
+@contextlib.contextmanager
+def watched_ends(reasons: list[str]) -> Iterator[None]:
+    """Inside, a graph that ends early leaves its reason, and stops the compile if it is empty."""
+    from torch._dynamo.output_graph import OutputGraph
+    from torch._dynamo.utils import count_calls
+
+    ends = OutputGraph.compile_subgraph
+
+    def compile_subgraph(self: Any, tx: Any, reason: Any, *args: Any, **kwargs: Any) -> Any:
+        if reason.graph_break:
+            reasons.append(sentence(reason))
+            if count_calls(self.graph) == 0:
+                raise Captured
+        return ends(self, tx, reason, *args, **kwargs)
+
+    with mock.patch.object(OutputGraph, "compile_subgraph", compile_subgraph):
+        yield

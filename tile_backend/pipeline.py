@@ -1,0 +1,104 @@
+"""Options and registry in, analysis out: the part that `explain` and the backend share."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import importlib.metadata
+import inspect
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import fx
+
+import tile_backend.lowering
+import tile_backend.patterns
+from tile_backend import registry
+from tile_backend.lowering import analysis
+from tile_backend.lowering.fusion import Fusion
+from tile_backend.lowering.registry import registry as registry_of
+from tile_backend.options import Options
+from tile_backend.report import GraphFacts
+
+
+def analyse(module: fx.GraphModule, options: Options, prefix: str = "") -> analysis.Analysis:
+    """Changes nothing. A fusion that the options leave out is not looked for.
+
+    prefix: module path of the graph's function, where that is not the compiled callable's own.
+    """
+    wanted = tuple(
+        fusion
+        for fusion in registry.known_fusions()
+        if options.fusions == "all" or fusion.name in options.fusions
+    )
+    if not prefix:
+        return analysis.analyse(module, registry_of(wanted), options.allows, options.kernels)
+
+    def allows(fusion: str, path: str) -> bool:
+        return options.allows(fusion, joined(prefix, path))
+
+    found = analysis.analyse(module, registry_of(wanted), allows, options.kernels)
+    sites = (dataclasses.replace(s, module=joined(prefix, s.module)) for s in found.sites)
+    return dataclasses.replace(found, sites=tuple(sites))
+
+
+def joined(prefix: str, path: str) -> str:
+    """Two module paths as one; either may be ""."""
+    return f"{prefix}.{path}".strip(".")
+
+
+def facts(module: fx.GraphModule, found: analysis.Analysis, break_reason: str) -> GraphFacts:
+    """What the report says of the graph as a whole; taken before it is rewritten."""
+    tensors = analysis.example_inputs_of(module)
+    dtypes = collections.Counter(
+        str(t.dtype)[6:] for t in tensors if t.dim() and t.dtype.is_floating_point
+    )
+    symbols = {str(s) for t in tensors for s in t.shape if isinstance(s, torch.SymInt)}
+    calls = sum(node.op in ("call_function", "call_method") for node in module.graph.nodes)
+    return GraphFacts(
+        dtypes=tuple(name for name, _ in dtypes.most_common()),
+        symbols=tuple(sorted(symbols)),
+        ops=calls,
+        break_reason=break_reason,
+        anchored=found.anchored,
+    )
+
+
+def identity(options: Options) -> str:
+    """Differs whenever the code that we put into a graph, or the kernels behind it, may differ."""
+    parts = [sources(), options.identity(), torch.__version__]
+    parts += [installed(name) for name in ("cuda-tile", "nvidia-cuda-tileiras")]
+    parts += [source_of(fusion) for fusion in registry.user_fusions()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@cache
+def sources() -> str:
+    """Hash of every file of the package, read once: what this process imported."""
+    folders = (tile_backend, tile_backend.patterns, tile_backend.lowering)
+    files = sorted({f for package in folders for f in Path(package.__path__[0]).rglob("*.py")})
+    return hashlib.sha256(b"\0".join(f.read_bytes() for f in files)).hexdigest()
+
+
+@cache
+def installed(distribution: str) -> str:
+    """The version of a distribution, or "missing"."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def source_of(fusion: Fusion) -> str:
+    """The text of a user's fusion: its declaration, references and spellings."""
+    functions = [op.reference for op in fusion.ops] + [op.outputs for op in fusion.ops]
+    functions += [spelling.function for spelling in fusion.spellings]
+    texts = []
+    for function in functions:
+        try:
+            texts.append(inspect.getsource(function))
+        except (OSError, TypeError):  # typed into an interpreter: nothing to compare with
+            texts.append(repr(function))
+    return "\0".join([repr(fusion.name), *texts])
