@@ -1,7 +1,7 @@
 """All of the matching for one Dynamo graph and the bodies inside it, ending in a decision per site.
 
-`analyse` changes nothing, but that it writes out composite functions (see inline). `Analysis.apply`
-puts in the ops that the gate chose.
+`analyse` changes nothing, but that it writes out composite functions (see inline) and private
+in-place arithmetic (see in_place). `Analysis.apply` puts in the ops that the gate chose.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import fx
 
-from tile_backend.lowering import describe, inline, rewrite, safe_spelling
+from tile_backend.lowering import describe, in_place, inline, rewrite, safe_spelling
 from tile_backend.lowering.anchors import anchors
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.gate import Verdict, decide
@@ -57,6 +57,7 @@ def analyse(module: fx.GraphModule, registry: Registry, allows: Allows, kernels:
     accepted = []
     for part in bodies(module):
         inline.inline(part)
+        in_place.functionalise(part)
         found, names, candidates = analyse_one(part, registry, allows, kernels)
         sites += found
         anchored |= names

@@ -1,84 +1,103 @@
 """Attention left to Inductor, spelled so that Inductor's own attention patterns read it right.
 
-torch 2.13's `fuse_attention` compares no constants: it takes any permutation of the key for a swap
-of its last two dimensions, so `q @ k.permute(0, 2, 3, 1)` comes out wrong, or does not compile
-(pytorch#195320). Written as a permutation followed by that swap, the same view is read as what it
-is. No value, stride or gradient changes.
+torch's `fuse_attention` compares no constants (pytorch#195320). It takes any permutation of an
+operand for the usual one, a softmax over any dimension for one over the keys, and any fill value
+for minus infinity; then the result is wrong, or does not compile. Two remedies, neither of which
+changes a value, a stride or a gradient:
+
+- a key in one permutation is written as a permutation followed by the swap that the patterns know;
+- where an operand, the softmax or the fill still differs from what they know, the weights are
+  multiplied by one, which no pattern looks through and which fuses into the softmax's kernel.
 """
 
 from __future__ import annotations
 
+import math
+import operator
 from typing import Any
 
+import torch
 from torch import fx
 
-from tile_backend.lowering.effects import flat
+from tile_backend.lowering import attention_path as path
+from tile_backend.lowering import vocabulary_nn as nn
 from tile_backend.lowering.node import value
 from tile_backend.lowering.rewrite import KEPT_META
-from tile_backend.lowering.vocabulary import FUNCTIONS, METHODS
-from tile_backend.lowering.vocabulary_layout import movedim, permute
-from tile_backend.lowering.vocabulary_nn import matmul
 
-LOOKED_THROUGH = ("contiguous", "to", "float", "half", "bfloat16", "type_as")
+HEADS_FIRST = (0, 2, 1, 3)
+"""The one permutation of query, key and value that the patterns contain."""
+
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+FILLS = (-math.inf, *(torch.finfo(dtype).min for dtype in FLOATS))
+"""What a mask is filled with in the patterns."""
 
 
 def respell(graph: fx.Graph) -> int:
-    """Rewrite every permuted right operand of a matrix product; returns how many there were."""
+    """Rewrite what would be misread; returns how many nodes were respelled."""
     found = 0
     for node in list(graph.nodes):
-        right = right_operand(node)
-        dims = right and permutation(right)
-        if right is not None and dims and dims[-2] > dims[-1] and not only_swaps_last(dims):
-            split(graph, right, dims)
-            found += 1
+        if path.meaning(node) is nn.matmul and len(node.args) == 2:
+            found += split_key(graph, node) + hide_weights(graph, node)
     return found
 
 
-def right_operand(node: fx.Node) -> fx.Node | None:
-    """The permuted node behind the second operand of a product, past casts and copies."""
-    known: Any = METHODS if node.op == "call_method" else FUNCTIONS
-    if not node.op.startswith("call_") or known.get(node.target) is not matmul:
-        return None
-    operand = node.args[1] if len(node.args) > 1 else node.kwargs.get("other")
-    while isinstance(operand, fx.Node) and operand.target in LOOKED_THROUGH and operand.args:
-        operand = operand.args[0]
-    return operand if isinstance(operand, fx.Node) else None
-
-
-def permutation(node: fx.Node) -> tuple[int, ...] | None:
-    """The dimensions of a permute or movedim of a tensor of rank 3 or more, none negative."""
-    known: Any = METHODS if node.op == "call_method" else FUNCTIONS
-    meaning = known.get(node.target) if node.op.startswith("call_") else None
-    rank = value(node).dim() if meaning in (permute, movedim) else 0
-    given: Any = node.args[1:] or tuple(node.kwargs.values())
-    if rank < 3 or not all(type(d) is int for d in flat(given)):
-        return None
-    if meaning is permute:
-        dims = tuple(d % rank for d in flat(given))
-        return dims if len(dims) == rank else None
-    if len(given) != 2 or len(flat(given)) != 2:
-        return None
-    start, end = (d % rank for d in flat(given))
-    moved = [d for d in range(rank) if d != start]
-    moved.insert(end, start)
-    return tuple(moved)
-
-
-def only_swaps_last(dims: tuple[int, ...]) -> bool:
-    rank = len(dims)
-    return dims == (*range(rank - 2), rank - 1, rank - 2)
-
-
-def split(graph: fx.Graph, node: fx.Node, dims: tuple[int, ...]) -> None:
+def split_key(graph: fx.Graph, product: fx.Node) -> bool:
     """permute(x, d) = transpose(permute(x, d with the last two swapped), -2, -1)"""
+    node = path.operand(product, 1, "other")
+    dims = path.permutation(node)
+    if not dims or dims[-2] < dims[-1] or path.swaps_last(dims):
+        return False
     first = (*dims[:-2], dims[-1], dims[-2])
     with graph.inserting_before(node):
-        inner = graph.call_method("permute", (node.args[0], *first))
+        inner = graph.call_method("permute", (node.all_input_nodes[0], *first))
         outer = graph.call_method("transpose", (inner, -2, -1))
     fake = value(node)
-    inner.meta["example_value"] = fake.transpose(-2, -1)
-    outer.meta["example_value"] = fake
-    for made in (inner, outer):
-        made.meta.update({key: node.meta[key] for key in KEPT_META if key in node.meta})
+    keep(node, inner, fake.transpose(-2, -1))
+    keep(node, outer, fake)
     node.replace_all_uses_with(outer)
     graph.erase_node(node)
+    return True
+
+
+def hide_weights(graph: fx.Graph, product: fx.Node) -> bool:
+    """Multiply the left operand by one if the patterns would misread the product's attention."""
+    if not is_misread(product):
+        return False
+    left: Any = product.args[0]
+    with graph.inserting_before(product):
+        hidden = graph.call_function(operator.mul, (left, 1.0))
+    keep(product, hidden, value(left))
+    product.args = (hidden, product.args[1])
+    return True
+
+
+def is_misread(product: fx.Node) -> bool:
+    weights = path.operand(product, 0, "input")
+    softmax = path.softmax_of(weights)
+    if softmax is None:
+        return False
+    scores, dim = softmax
+    if not path.is_last(dim, value(weights).dim()):
+        return True
+    found = path.product_behind(scores)
+    if found is None:
+        return False
+    inner, fills = found
+    if any(path.constant(fill) not in FILLS for fill in fills):
+        return True
+    query, key = path.unscaled(path.operand(inner, 0, "input")), path.operand(inner, 1, "other")
+    swapped = path.permutation(key)
+    if swapped is not None and not path.swaps_last(swapped):
+        return True
+    before = path.unscaled(path.operand(key, 0, "input")) if swapped is not None else None
+    return any(is_unknown(node) for node in (query, before, path.operand(product, 1, "other")))
+
+
+def is_unknown(node: Any) -> bool:
+    dims = path.permutation(node)
+    return dims is not None and dims != HEADS_FIRST and dims != tuple(range(len(dims)))
+
+
+def keep(old: fx.Node, new: fx.Node, fake: torch.Tensor) -> None:
+    new.meta.update({key: old.meta[key] for key in KEPT_META if key in old.meta})
+    new.meta["example_value"] = fake

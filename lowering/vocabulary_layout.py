@@ -65,12 +65,20 @@ def movedim(t: TermTable, r: Result, input: Any, source: Any, destination: Any) 
     return layout.permute(t, input, tuple(dims))
 
 
-@word("t", "T", "mT", "H", "mH", "adjoint")
+@word("t", "adjoint", torch.t, torch.adjoint)
 def transposed(t: TermTable, r: Result, input: Any) -> Meaning:
-    """The last two dimensions swapped; `.T` of more than two is another permutation."""
-    if input.rank < 2 or not r.is_float or not shapes.equal(r.shape[:-2], input.shape[:-2]):
-        return None
-    return transpose(t, r, input, -1, -2)
+    """The last two dimensions of a real tensor, swapped."""
+    return transpose(t, r, input, -1, -2) if input.rank >= 2 and r.is_float else None
+
+
+@word(getattr)
+def attribute(t: TermTable, r: Result, input: Any, name: Any) -> Meaning:
+    """`x.mT`: Dynamo keeps the attributes that are views as calls of getattr.
+
+    `.T` and `.H` of more than two dimensions reverse all of them.
+    """
+    swaps = name in ("mT", "mH") or (name in ("T", "H") and input.rank == 2)
+    return transposed(t, r, input) if swaps else None
 
 
 # --- indexing -------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def test_the_demo_finds_what_the_readme_shows() -> None:
 
     start = shown.index("tilegym: ")
     assert without_lines(report.to_text()) == without_lines(
-        shown[start : shown.index("\noutput equals eager", start)]
+        shown[start : shown.index("\noutput: ", start)]
     )
 
 

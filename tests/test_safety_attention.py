@@ -135,6 +135,7 @@ def weights_transposed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def key_not_transposed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention to keys that are stored as [batch, heads, width, length]."""
     return F.softmax(q @ k * SCALE, dim=-1) @ v
 
 
@@ -269,7 +270,6 @@ OTHER_FUNCTIONS = (
     multiplied_mask,
     einsum_that_transposes_the_weights,
     weights_transposed,
-    key_not_transposed,
     softmax_over_queries,
     sigmoid_attention,
     everything_dropped,
@@ -300,6 +300,7 @@ FOUND = (
     filled_with_a_finite_number,
     softmax_in_float32,
     einsum,
+    key_not_transposed,
     dropout_off,
     negative_scale,
 )
