@@ -5,6 +5,7 @@ Each rule is under the equation that it states; see identities.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -192,10 +193,12 @@ def minus_one(t: TermTable, args: Args, attrs: Any, dtype: Any, shape: Any) -> T
 
 @rule("mul")
 def mean(t: TermTable, args: Args, attrs: Any, dtype: Any, shape: Any) -> Term | None:
-    """sum(x) * (1 / n) = mean(x), to an ulp, so only in float32"""
+    """sum(x) * (1 / n) = mean(x), to an ulp in float32; exactly, in bf16 for n a power of two"""
     for total, factor in (args, args[::-1]):
         scale = number_of(factor)
-        if total.op != "sum" or not scale or dtype != torch.float32:
+        if total.op != "sum" or not scale or dtype not in (torch.float32, torch.bfloat16):
+            continue
+        if dtype == torch.bfloat16 and abs(math.frexp(scale)[0]) != 0.5:
             continue
         source = total.args[0]
         count = 1

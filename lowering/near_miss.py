@@ -180,9 +180,12 @@ def difference(wanted: Term, term: Term, text: str = "") -> Reason:
         seen = term.op if actual is None else f"{actual:g}"
         text = f"expected the number {number_of(wanted):g}, the graph has {seen}{place}"
         return Reason(ReasonKind.CONSTANT_DIFFERS, text, node)
-    if wanted.op == "hole":
+    if wanted.op == "hole" and wanted.dtype != term.dtype:
         text = f"{wanted.attrs[0]} is {term.dtype}{place}, expected {wanted.dtype}"
         return Reason(ReasonKind.DTYPE_LIMIT, text, node)
+    if wanted.op == "hole":
+        text = f"{wanted.attrs[0]} has {term.rank} dimensions{place}, expected {wanted.rank}"
+        return Reason(ReasonKind.OP_DIFFERS, text, node)
     if wanted.op == "cast":
         text = f"a cast to {wanted.attrs[0]} is missing before {term.op}{place}"
         return Reason(ReasonKind.CAST_MISSING, text, node)

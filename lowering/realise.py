@@ -36,7 +36,7 @@ def realise(term: Term, leaf: Callable[[fx.Node], Any]) -> Any:
     if term.op == "select":
         return realise(term.args[0], leaf).select(*(known(a) for a in term.attrs))
     if term.op == "reshape":
-        return realise(term.args[0], leaf).reshape([known(s) for s in term.attrs])
+        return realise(term.args[0], leaf).reshape(inferred(term.attrs))
     if term.op == "expand":
         return realise(term.args[0], leaf).expand([known(s) for s in term.attrs])
     if term.op == "neg":
@@ -50,6 +50,13 @@ def results(match: Match, values: Sequence[Any]) -> list[Any]:
     finish = match.pattern.spelling.finish
     first = finish(first) if finish else first
     return [first.permute(match.view) if match.view else first, *others]
+
+
+def inferred(shape: Sequence[Any]) -> list[int]:
+    """The shape for `reshape`, which works out one symbolic size by itself."""
+    symbolic = [place for place, size in enumerate(shape) if isinstance(size, sympy.Expr)]
+    inner = symbolic[0] if len(symbolic) == 1 and 0 not in shape else None
+    return [-1 if place == inner else known(size) for place, size in enumerate(shape)]
 
 
 def known(size: Any) -> int:

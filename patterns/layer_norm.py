@@ -1,6 +1,6 @@
 """LayerNorm (Ba et al., arXiv:1607.06450): (x - mean) / sqrt(var + eps), then weight and bias.
 
-Weight and bias are optional. `rounding` as in RMSNorm: once, before_weight, every_op.
+Weight and bias are optional. `rounding` as in RMSNorm: once, before_weight, every_op, divided.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ def layer_norm(
     if rounding == "once" and all(gain is None or gain.dim() == 1 for gain in gains):
         # Torch's own: its mean of a constant row is exact, so the row gives exactly the bias.
         return F.layer_norm(x.float(), x.shape[-1:], gains[0], gains[1], eps).to(x.dtype)
-    hidden = x if rounding == "every_op" else x.float()
+    hidden = x if rounding in ("every_op", "divided") else x.float()
     centred = hidden - hidden.mean(-1, keepdim=True)
-    unit = centred * torch.rsqrt(centred.pow(2).mean(-1, keepdim=True) + eps)
+    shifted = centred.pow(2).mean(-1, keepdim=True) + eps
+    unit = centred / shifted.sqrt() if rounding == "divided" else centred * torch.rsqrt(shifted)
     if rounding != "once":
         unit = unit.to(x.dtype)
     if weight is not None:
@@ -88,6 +89,23 @@ def every_op(x: Any, weight: Any, bias: Any, eps: Any) -> Any:
     return affine(normalised(x, eps), weight, bias)
 
 
+def every_op_by_variance(x: Any, weight: Any, bias: Any, eps: Any) -> Any:
+    centred = x - x.mean(-1, keepdim=True)
+    return affine(centred * torch.rsqrt(x.var(-1, correction=0, keepdim=True) + eps), weight, bias)
+
+
+def divided(x: Any, weight: Any, bias: Any, eps: Any) -> Any:
+    centred = x - x.mean(-1, keepdim=True)
+    root = torch.sqrt(centred.pow(2).mean(-1, keepdim=True) + eps)
+    return affine(centred / root, weight, bias)
+
+
+def divided_by_variance(x: Any, weight: Any, bias: Any, eps: Any) -> Any:
+    centred = x - x.mean(-1, keepdim=True)
+    root = torch.sqrt(x.var(-1, correction=0, keepdim=True) + eps)
+    return affine(centred / root, weight, bias)
+
+
 def divided_by_deviation(x: Any, weight: Any, bias: Any, eps: Any) -> Any:
     """epsilon is added to the standard deviation, not to the variance."""
     centred = x - x.mean(-1, keepdim=True)
@@ -123,6 +141,9 @@ FUSION = Fusion(
         Spelling(weight_on_centred, attributes={"rounding": "once"}),
         Spelling(cast_before_affine, attributes={"rounding": "before_weight"}),
         Spelling(every_op, attributes={"rounding": "every_op"}),
+        Spelling(every_op_by_variance, attributes={"rounding": "every_op"}),
+        Spelling(divided, attributes={"rounding": "divided"}),
+        Spelling(divided_by_variance, attributes={"rounding": "divided"}),
     ),
     near_misses=(divided_by_deviation, unbiased),
     anchors=("layer_norm", "rsqrt/add/mean/square/sub", "sqrt/add/mean/square/sub"),

@@ -4,7 +4,7 @@ The spellings differ in where a low-precision value is rounded, which is semanti
   once           all in float32, rounded to x's dtype at the end (gpt-oss, OLMo 2, F.rms_norm)
   before_weight  rounded to x's dtype, then multiplied by the weight (Llama, Qwen, Mistral, T5)
   scale          the reciprocal root is rounded and x multiplied by it in x's dtype
-  divided        as every_op, with a root and a division in place of the reciprocal root
+  divided        as every_op, dividing by a root (or multiplying by 1 / root)
   every_op       no float32 at all: every step in x's dtype
 """
 
@@ -104,6 +104,11 @@ def divided(x: Any, weight: Any, eps: Any) -> Any:
     return unit if weight is None else weight * unit
 
 
+def multiplied_by_reciprocal(x: Any, weight: Any, eps: Any) -> Any:
+    unit = x * (1.0 / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + eps))
+    return unit if weight is None else weight * unit
+
+
 def functional(x: Any, weight: Any, eps: Any) -> Any:
     return F.rms_norm(x, (x.shape[-1],), weight, eps)
 
@@ -139,6 +144,7 @@ SPELLINGS = (
     Spelling(rounded_scale, attributes={"rounding": "scale"}),
     Spelling(every_op, attributes={"rounding": "every_op"}),
     Spelling(divided, attributes={"rounding": "divided"}),
+    Spelling(multiplied_by_reciprocal, attributes={"rounding": "divided"}),
     Spelling(functional, attributes={"rounding": "once"}),
 )
 HOLES: dict[str, Tensor | Scalar] = {

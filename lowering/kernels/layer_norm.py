@@ -25,7 +25,13 @@ from tile_backend.lowering.kernels.rows import (
 )
 
 ONCE, BEFORE_WEIGHT, EVERY_OP = range(3)
-MODES = {"once": ONCE, "before_weight": BEFORE_WEIGHT, "every_op": EVERY_OP}
+MODES = {
+    "once": ONCE,
+    "before_weight": BEFORE_WEIGHT,
+    "every_op": EVERY_OP,
+    "divided": BEFORE_WEIGHT,
+}
+"""See rms.ROUNDING for "divided"."""
 
 
 def centred_rows(

@@ -16,7 +16,9 @@ ROUNDING = {
     "before_weight": BEFORE_WEIGHT,
     "scale": SCALE,
     "every_op": EVERY_OP,
+    "divided": BEFORE_WEIGHT,
 }
+"""A norm that divides by a rounded root is computed in float32, which is never further off."""
 
 
 def inverse_rms(
