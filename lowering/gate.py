@@ -50,8 +50,8 @@ def decide(fusion: Fusion, call: Call, kernels: str) -> Verdict:
         return Verdict(Decision("reference", evidence), put_in=False)
     missing = unavailable(device) or refused(call, device)
     if missing is not None:
-        decision = Decision("reference", missing.text)
-        return Verdict(decision, put_in=kernels == "always", fallback=missing)
+        put_in = kernels == "always"
+        return Verdict(Decision("reference", missing.text, put_in), put_in, fallback=missing)
     if kernels == "always":
         evidence = 'tilegym.kernels is "always"'
     return Verdict(Decision("kernel", evidence), put_in=True)
@@ -94,7 +94,7 @@ def unavailable(device: torch.device) -> Reason | None:
     if device.type != "cuda":
         return Reason(
             ReasonKind.MISSING_KERNEL,
-            f"no cuTile kernel runs on {device.type}; the op's reference runs instead",
+            f"no cuTile kernel runs on {device.type}",
             fix='leave tilegym.kernels at "auto"',
         )
     capability = capability_of(device.index or 0)

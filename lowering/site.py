@@ -16,20 +16,23 @@ Choice = Literal["kernel", "reference", "interpreted"]
 
 
 class Decision(str):
-    """What runs at a fused site, `kernel`, `reference` (left to Inductor) or `interpreted`.
+    """What runs at a fused site, `kernel`, `reference` (plain PyTorch) or `interpreted`.
 
-    Compares equal to the plain word; `.evidence` is the sentence that justifies it.
+    Compares equal to the plain word. `.evidence` is the sentence that justifies it. `.op_in_graph`:
+    our op replaces the original ones; a reference mostly is the original ops, left to Inductor.
     """
 
     evidence: str
+    op_in_graph: bool
 
-    def __new__(cls, choice: Choice, evidence: str) -> Decision:
+    def __new__(cls, choice: Choice, evidence: str, op_in_graph: bool | None = None) -> Decision:
         self = super().__new__(cls, choice)
         self.evidence = evidence
+        self.op_in_graph = choice != "reference" if op_in_graph is None else op_in_graph
         return self
 
-    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
-        return str(self), self.evidence
+    def __getnewargs__(self) -> tuple[str, str, bool]:  # type: ignore[override]
+        return str(self), self.evidence, self.op_in_graph
 
 
 @dataclasses.dataclass(frozen=True)

@@ -96,7 +96,11 @@ def test_the_schema_knows_every_kind_of_reason() -> None:
 def test_json_says_everything_about_a_site() -> None:
     site = json.loads(REPORT.to_json())["sites"][0]
     assert site["id"] == "0/rms_norm@model.layers.0.input_layernorm"
-    assert site["decision"] == {"choice": "reference", "evidence": "the inputs are on a CPU"}
+    assert site["decision"] == {
+        "choice": "reference",
+        "evidence": "the inputs are on a CPU",
+        "op_in_graph": False,
+    }
     assert site["call"]["arguments"]["x"]["shape"] == ["s27", 64]
     assert site["bindings"] == {"rounding": "once", "kv": "inf"}
     assert site["before"][0] == {

@@ -244,12 +244,13 @@ def original(function: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Capture:
-    """module: the first graph, or None where there was none. break_reason: why it is not all."""
+    """visited: what `visit` returned for the first graph, None where there was no graph.
 
-    module: fx.GraphModule | None
+    break_reason: why that graph is not all of the function, or "".
+    """
+
+    visited: Any
     break_reason: str = ""
-    visited: Any = None
-    """What `visit` returned."""
 
 
 class Captured(Exception):
@@ -260,23 +261,22 @@ def capture(
     function: Any,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
-    visit: Callable[[fx.GraphModule], Any] | None = None,
+    visit: Callable[[fx.GraphModule], Any],
 ) -> Capture:
-    """The graph that Dynamo hands over for this call. Runs nothing; no entry stays in its caches.
+    """Calls `visit` with the graph that Dynamo hands over for this call, inside the backend call.
 
-    visit: called with the graph while it is whole; from torch 2.15 Dynamo clears it afterwards.
+    Runs nothing; no entry stays in Dynamo's caches. The graph must not be kept: from torch 2.15 on
+    Dynamo empties it when the compile is stopped, as it is here.
     Dynamo ends a graph where it needs real code to run; when nothing was captured until there, it
     runs that code without asking the backend. So the end of every graph is watched, too.
     """
-    graphs: list[fx.GraphModule] = []
     reasons: list[str] = []
     visited: list[Any] = []
     failures: list[Exception] = []
 
     def keep(module: fx.GraphModule, inputs: Sequence[Any]) -> Any:
-        graphs.append(module)
         try:
-            visited.append(visit(module) if visit else None)
+            visited.append(visit(module))
         except Exception as error:  # noqa: BLE001 - Dynamo would wrap it; raised below as it is
             failures.append(error)
         raise Captured
@@ -288,12 +288,11 @@ def capture(
         try:
             compiled(*args, **kwargs)
         except Exception:
-            if not graphs and not reasons:  # not ours: torch wraps what we raise in its own errors
+            if not (visited or failures or reasons):  # not ours: torch wraps what we raise
                 raise
     if failures:
         raise failures[0]
-    reason = reasons[0] if reasons else ""
-    return Capture(graphs[0] if graphs else None, reason, visited[0] if visited else None)
+    return Capture(visited[0] if visited else None, reasons[0] if reasons else "")
 
 
 @contextlib.contextmanager

@@ -105,7 +105,11 @@ def call_object(call: OpCall) -> dict[str, Any]:
 def plain(value: object) -> Any:
     """The nearest thing that JSON can say."""
     if isinstance(value, Decision):
-        return {"choice": str(value), "evidence": value.evidence}
+        return {
+            "choice": str(value),
+            "evidence": value.evidence,
+            "op_in_graph": value.op_in_graph,
+        }
     if isinstance(value, TensorSpec):
         return {name: plain(part) for name, part in dataclasses.asdict(value).items()}
     if isinstance(value, Mapping):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tile_backend.site_group import SiteGroup, by_remark
 
 if TYPE_CHECKING:
-    from tile_backend.lowering.site import Site
+    from tile_backend.lowering.site import Decision, Site
     from tile_backend.report import Report
 
 SCREEN = {"fused": 14, "declined": 8, "near-miss": 8}
@@ -22,11 +22,7 @@ SCREEN = {"fused": 14, "declined": 8, "near-miss": 8}
 WIDEST = 72
 """Characters to which a column is padded; longer cells stick out."""
 LABELS = {"fused": "fused", "declined": "declined", "near-miss": "near miss"}
-DECISIONS = {
-    "kernel": "run a kernel",
-    "reference": "left to Inductor",
-    "interpreted": "interpreted",
-}
+DECISIONS = {"kernel": "run a kernel", "interpreted": "interpreted"}
 
 
 def render(report: Report) -> str:
@@ -100,7 +96,7 @@ def row(group: SiteGroup) -> Sequence[str]:
 
 def sentence(site: Site) -> str:
     """Why, and what to do; for a fused site, what runs."""
-    said = DECISIONS[site.decision] if site.decision else site.progress
+    said = what_runs(site.decision) if site.decision else site.progress
     why = site.reason or site.fallback
     text = "; ".join(part for part in (said, why.text if why else "") if part)
     return f"{text}. fix: {why.fix}" if why and why.fix else text
@@ -109,13 +105,19 @@ def sentence(site: Site) -> str:
 def decision_lines(fused: Iterable[Site]) -> list[str]:
     """What runs at the fused sites, one line per distinct evidence."""
     decided = collections.Counter(
-        (str(site.decision), site.decision.evidence) for site in fused if site.decision
+        (what_runs(site.decision), site.decision.evidence) for site in fused if site.decision
     )
     return [
-        f"{DECISIONS[choice]} x{count}: {evidence}"
-        for (choice, evidence), count in decided.most_common()
+        f"{said} x{count}: {evidence}"
+        for (said, evidence), count in decided.most_common()
         if evidence
     ]
+
+
+def what_runs(decision: Decision) -> str:
+    """A decision in words."""
+    plain = "run the op's reference" if decision.op_in_graph else "left to Inductor"
+    return DECISIONS.get(decision, plain)
 
 
 def aligned(rows: Sequence[Sequence[str]], widest: int = WIDEST) -> list[str]:

@@ -79,7 +79,7 @@ class RewriteEntry:
     def diff(self) -> str:
         """The content of diff.txt."""
         site = self.group.first
-        replaced = site.status == "fused" and site.decision != "reference"
+        replaced = bool(site.decision and site.decision.op_in_graph)
         out, put = TITLES["fused" if replaced else site.decision or site.status]
         known = aligned([(f"{name}:", value) for name, value in self.facts])
         removed, added = ("-", "+") if replaced else (" ", " ")
