@@ -85,7 +85,8 @@ def _tools() -> _Tools | str:
     except ImportError as error:
         return f"cuda-tile cannot be imported ({error}); {INSTALL}"
     limit = importlib.import_module("tile_backend.lowering.kernels.launch_plan").KernelLimit
-    refusals = (limit, launch_recipe.NoKernelError, tile.TileError, FileNotFoundError)
+    unbuilt = importlib.import_module("tile_backend.lowering.kernels.build_error").BuildError
+    refusals = (limit, unbuilt, launch_recipe.NoKernelError, tile.TileError, FileNotFoundError)
     return _Tools(tile.launch, refusals)
 
 

@@ -1,29 +1,23 @@
 """The compile matrix: every sample of every kernel, for five architectures, kept by content.
 
-A result is stored under a key of the kernels' source, the signature, the hints, the architecture
-and the compiler's version, in TILEGYM_TEST_CACHE or .cache/kernels: a second run only looks it up.
+Results go to a kernel store in TILEGYM_TEST_CACHE or .cache/kernels: a second run only looks
+them up.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
-import hashlib
 import importlib
-import io
-import json
-import lzma
-import multiprocessing
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest import mock
 
-import cuda.tile as ct
-from cuda.tile.compilation import export_kernel
-
-from tile_backend.lowering import kernels
+from tile_backend.lowering import cubin_store
+from tile_backend.lowering.kernels.build_error import BuildError
 from tile_backend.lowering.kernels.signature import signature_for
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -35,7 +29,7 @@ ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "sm_100", "sm_120")
 MAIN_ARCHITECTURE = "sm_90"
 """Every sample is compiled for this one; the first sample of a kernel for all."""
 WORKERS = 2
-"""Compiling processes. A worker of pytest-xdist compiles by itself: it is one of several."""
+"""Compilers at a time. A worker of pytest-xdist runs one: it is one of several."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,62 +70,24 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(os.environ.get("TILEGYM_TEST_CACHE") or ROOT / ".cache" / "kernels")
 
 
-@functools.cache
-def source_digest() -> str:
-    """One digest of all files of the kernels package."""
-    folder = pathlib.Path(next(iter(kernels.__path__)))
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+def compile_case(case: Case, wide: bool = False) -> tuple[Case, str]:
+    """Compile unless stored. The second result is the compiler's error, or "".
 
-
-def key_of(case: Case) -> str:
-    """Digest of everything that the compiled kernel depends on."""
+    wide: with indices of 64 bits, as for tensors of 2**31 elements.
+    """
     launch = launch_of(case)
-    options = launch.kernel._compiler_options
-    content = json.dumps(
-        [
-            *(source_digest(), case.arch, ct.__version__, repr(options)),
-            signature_for(launch.kernel, launch.args).with_mangled_symbol("k").symbol,
-        ]
-    )
-    return hashlib.sha256(content.encode()).hexdigest()[:32]
-
-
-def compile_case(case: Case) -> tuple[Case, str]:
-    """Compile unless stored. The second result is the compiler's error, or ""."""
-    launch = launch_of(case)
-    stored = cache_folder() / f"{key_of(case)}.cubin.xz"
-    if stored.exists():
-        return case, ""
-    image = io.BytesIO()
-    signature = signature_for(launch.kernel, launch.args)
+    kernel = launch.kernel.wide if wide else launch.kernel
     try:
-        export_kernel(launch.kernel, [signature], image, gpu_code=case.arch, output_format="cubin")
-    except ct.TileError as error:
+        kernel.built(signature_for(kernel, launch.args), case.arch)
+    except BuildError as error:
         # A failure is one row of the matrix, which the test of its kernel shows.
-        return case, f"{type(error).__name__}: {error}"
-    stored.parent.mkdir(parents=True, exist_ok=True)
-    temporary = stored.with_suffix(f".{os.getpid()}")
-    temporary.write_bytes(lzma.compress(image.getvalue(), preset=1))
-    temporary.replace(stored)
+        return case, str(error)
     return case, ""
 
 
-def compile_all(wanted: Iterable[Case]) -> dict[Case, str]:
-    """Error text per case. Processes, not threads: cuTile's front end holds a lock."""
-    found: dict[Case, str] = {}
-    missing = []
-    for case in wanted:
-        if (cache_folder() / f"{key_of(case)}.cubin.xz").exists():
-            found[case] = ""
-        else:
-            missing.append(case)
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        found.update(map(compile_case, missing))
-    elif missing:
-        spawn = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(WORKERS, mp_context=spawn) as pool:
-            found.update(pool.map(compile_case, missing))
-    return found
+def compile_all(wanted: Iterable[Case], wide: bool = False) -> dict[Case, str]:
+    """Error text per case. Threads: the compiler is a process, and the front end takes turns."""
+    folder = {cubin_store.FOLDER: str(cache_folder())}
+    workers = 1 if "PYTEST_XDIST_WORKER" in os.environ else WORKERS
+    with mock.patch.dict(os.environ, folder), ThreadPoolExecutor(workers) as pool:
+        return dict(pool.map(functools.partial(compile_case, wide=wide), wanted))

@@ -65,13 +65,6 @@ from tile_backend.lowering.reason import ReasonKind
             "`up` is torch.float32 but `gate` is torch.bfloat16",
         ),
         (
-            "silu_mul",
-            {"gate": meta(2**16, 2**15), "up": meta(2**16, 2**15)},
-            (meta(2**16, 2**15),),
-            ReasonKind.SHAPE_LIMIT,
-            "spans 2147483648 elements",
-        ),
-        (
             "rotary",
             {"x": meta(2, 4, 8, 64), "cos": meta(8, 48), "sin": meta(8, 48)},
             (meta(2, 4, 8, 64),),

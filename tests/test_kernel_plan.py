@@ -6,8 +6,10 @@ import importlib
 import math
 from typing import Any
 
+import cuda.tile as ct
 import pytest
 import torch
+from cuda.tile.compilation import ArrayConstraint
 
 from tests.kernel_compile import ARCHITECTURES, OPS, samples_of
 from tests.kernel_plans import meta, plan
@@ -16,7 +18,7 @@ from tile_backend.lowering.kernels.launch_plan import (
     MAX_GRID,
     KernelLimit,
 )
-from tile_backend.lowering.kernels.signature import parameter_annotations
+from tile_backend.lowering.kernels.signature import parameter_annotations, signature_for
 from tile_backend.lowering.reason import ReasonKind
 
 
@@ -165,3 +167,22 @@ def test_a_finite_fill_stays_finite() -> None:
 
 def test_the_float_dtypes_are_those_of_the_ops() -> None:
     assert set(FLOATS) == {torch.float32, torch.bfloat16, torch.float16}
+
+
+def index_dtypes(found: Any) -> set[Any]:
+    parameters = signature_for(found.kernel, found.args).parameters
+    return {p.index_dtype for p in parameters if isinstance(p, ArrayConstraint)}
+
+
+@pytest.mark.parametrize(
+    ("stride", "indices"), ((2**15, ct.int32), (2**31 - 2**15 - 1, ct.int32), (2**31, ct.int64))
+)
+def test_tensors_that_span_more_than_int32_get_the_wide_kernel(stride: int, indices: Any) -> None:
+    """The last element counts, not how many there are: a slice of a large tensor is as wide."""
+    x = torch.empty(0, dtype=torch.bfloat16, device="meta").as_strided((2, 2**15), (stride, 1))
+    found = plan("silu_mul", {"gate": x, "up": x}, meta(2, 2**15))
+    assert found is not None
+    assert index_dtypes(found) == {indices}
+    again = plan("silu_mul", {"gate": x, "up": x}, meta(2, 2**15))
+    assert again is not None
+    assert again.kernel is found.kernel, "a wide kernel is made once as well"

@@ -6,14 +6,14 @@ import pathlib
 
 import pytest
 
+from tests import fake_compiler
 from tests.kernel_compile import (
     ARCHITECTURES,
+    MAIN_ARCHITECTURE,
     OPS,
     Case,
     cases,
     compile_all,
-    compile_case,
-    key_of,
     samples_of,
 )
 
@@ -27,24 +27,26 @@ def test_every_sample_compiles(op: str) -> None:
     assert {str(case): error for case, error in compiled.items() if error} == {}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("op", OPS)
+def test_indices_of_64_bits_compile(op: str) -> None:
+    case = Case(op, next(iter(samples_of(op))), MAIN_ARCHITECTURE)
+    assert compile_all([case], wide=True) == {case: ""}
+
+
 def test_the_matrix_has_every_kernel_on_every_architecture() -> None:
     for op in OPS:
         assert {case.arch for case in MATRIX if case.op == op} == set(ARCHITECTURES)
         assert {case.sample for case in MATRIX if case.op == op} == set(samples_of(op))
 
 
-def test_a_stored_result_is_not_compiled_again(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TILEGYM_TEST_CACHE", str(tmp_path))
-    case = Case("silu_mul", next(iter(samples_of("silu_mul"))), "sm_90")
-    (tmp_path / f"{key_of(case)}.cubin.xz").write_bytes(b"stored")
-    assert compile_case(case) == (case, "")
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"stored"]
-
-
-def test_the_key_depends_on_architecture_and_sample() -> None:
-    keys = [key_of(case) for case in MATRIX]
-    assert len(set(keys)) > len(keys) // 2
-    first, second, *_ = (c for c in MATRIX if (c.op, c.sample) == ("softmax", "router"))
-    assert key_of(first) != key_of(second)
+def test_a_result_is_compiled_once(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILEGYM_TEST_CACHE", str(tmp_path / "cache"))
+    with fake_compiler.installed(tmp_path, monkeypatch) as fake:
+        case = Case("silu_mul", next(iter(samples_of("silu_mul"))), "sm_90")
+        assert compile_all([case]) == compile_all([case]) == {case: ""}
+        assert len(fake.compiles()) == 1
+        fake.compiles_with("exit 3")
+        other = Case("silu_mul", case.sample, "sm_80")
+        assert "ended with status 3" in compile_all([other])[other]
+    assert len(list((tmp_path / "cache").iterdir())) == 1

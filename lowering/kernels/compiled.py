@@ -1,19 +1,127 @@
-"""`kernel(function, **hints)`: the one `cuda.tile.kernel` of a function and its compiler hints.
+"""`kernel(function, **hints)`: the one kernel of a function and its compiler hints.
 
-A kernel object owns a table of compiled variants, so it is made once per set of hints and kept. The
-kernel functions themselves stay plain functions: what is inlined where can be read and tested.
+A kernel object owns the launcher's table of compiled variants, so it is made once per set of hints
+and kept. The kernel functions themselves stay plain functions: what is inlined where can be read
+and tested. Code comes from the kernel store, and only what the store lacks from the compiler.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import io
+import json
+import types
 from collections.abc import Callable
 from typing import Any
 
 import cuda.tile as ct
+from cuda.tile.compilation import export_kernel
+
+from tile_backend.lowering import cubin_store
+from tile_backend.lowering.cubin_file import Cubin, Key
+from tile_backend.lowering.kernels import kernel_source, tileiras
+from tile_backend.lowering.kernels.build_error import BuildError, MissingError
+from tile_backend.lowering.kernels.signature import weaken
+
+ARRAY, WIDE_ARRAY = "ct.Array", "ct.IndexedWithInt64[ct.Array]"
+"""Annotations of parameters; kernel files write the first (they have postponed annotations)."""
+HOW_TO_GET_IT = (
+    "install the compiler with: pip install 'tile-backend[kernels]', or where it is installed fill"
+    " a store with: python -m tile_backend precompile TARGET --arch {arch} --out FOLDER, and set"
+    f" {cubin_store.FOLDER}=FOLDER here"
+)
+
+
+class Kernel(ct.kernel):  # type: ignore[misc]  # cuda-tile is not looked into
+    """A `cuda.tile.kernel` whose code for one signature is looked up before it is compiled."""
+
+    def __init__(self, function: Callable[..., None], /, **hints: Any) -> None:
+        super().__init__(function, **hints)
+        self.name = function.__name__
+        self._hints = hints
+        self._failed: dict[Key, BuildError] = {}
+
+    @functools.cached_property
+    def wide(self) -> Kernel:
+        """The same kernel for arrays of 2**31 elements and more: indices are int64.
+
+        Another kernel, since the wider arithmetic costs registers.
+        """
+        narrow = self._pyfunc
+        function = types.FunctionType(
+            narrow.__code__, narrow.__globals__, self.name, None, narrow.__closure__
+        )
+        function.__annotations__ = {
+            name: WIDE_ARRAY if annotation == ARRAY else annotation
+            for name, annotation in narrow.__annotations__.items()
+        }
+        function.__module__, function.__qualname__ = narrow.__module__, narrow.__qualname__
+        return Kernel(function, **self._hints)
+
+    def built(self, signature: Any, arch: str) -> Cubin:
+        """The code for a signature as `signature_for` makes it, on "sm_90", say.
+
+        Raises BuildError: neither the store nor the compiler has it.
+        """
+        signature = self.stored_signature(signature)
+        key = self.key(signature, arch)
+        compiler = tileiras.found()
+        store = cubin_store.default()
+        version = None if isinstance(compiler, MissingError) else compiler.version
+        known = store.get(key, version)
+        if known is not None:
+            return known
+        if isinstance(compiler, MissingError):
+            raise MissingError(
+                f"{self.name} for {arch} is not in the kernel store {store.folder}, and {compiler}",
+                fix=HOW_TO_GET_IT.format(arch=arch),
+            )
+        if key in self._failed:
+            raise self._failed[key]
+        try:
+            made = Cubin(self._compiled(compiler, signature, arch), signature.symbol)
+        except BuildError as error:
+            self._failed[key] = error
+            raise
+        store.put(key, compiler.version, made)
+        return made
+
+    def stored_signature(self, signature: Any) -> Any:
+        """What is compiled for it: weaker, so that one variant serves many, and named."""
+        return weaken(signature, self).with_mangled_symbol(self.name)
+
+    def key(self, signature: Any, arch: str) -> Key:
+        """Names the code of a `stored_signature`."""
+        options = self._compiler_options
+        hints = {target: dict(values) for target, values in options.hints_by_target().items()}
+        source = kernel_source.digest(self._pyfunc)
+        content = json.dumps([signature.symbol, hints, source, ct.__version__], sort_keys=True)
+        return Key(self.name, arch, hashlib.sha256(content.encode()).hexdigest()[:32])
+
+    def _compiled(self, compiler: tileiras.Compiler, signature: Any, arch: str) -> bytes:
+        bytecode = io.BytesIO()
+        form = {"output_format": "tileir_bytecode", "bytecode_version": compiler.bytecode}
+        try:
+            export_kernel(self, [signature], bytecode, gpu_code=arch, **form)
+        except ct.TileError as error:
+            place = f" at {error.loc}" if error.loc.filename else ""
+            raise BuildError(
+                f"cuda-tile cannot compile {self.name} for {arch}: {error.message}{place}"
+            ) from error
+        level = self._compiler_options.opt_level_for_target(arch)
+        return tileiras.assemble(compiler, self.name, bytecode.getvalue(), arch, level)
+
+    def _compile(
+        self, signature: Any, context: Any, compute_capability: tuple[int, int]
+    ) -> tuple[bytes, str, None, tuple[()]]:
+        """Called by the launcher for arguments of a kind that it has no code for yet."""
+        major, minor = compute_capability
+        cubin = self.built(signature, f"sm_{major}{minor}")
+        return cubin.image, cubin.symbol, None, ()
 
 
 @functools.cache
-def kernel(function: Callable[..., None], **hints: Any) -> Any:
+def kernel(function: Callable[..., None], **hints: Any) -> Kernel:
     """`hints` are those of `ct.kernel`: `num_worker_warps`, `occupancy`, ... ."""
-    return ct.kernel(function, **hints)
+    return Kernel(function, **hints)

@@ -19,6 +19,9 @@ from tile_backend.lowering.reason import Reason, ReasonKind
 MAX_GRID = (2**24 - 1, 65535, 65535)
 """Blocks per axis: cuTile's limit on x (also its own on y and z), CUDA's on y and z."""
 
+MOST_INT32 = 2**31 - 1
+"""Elements that a tensor may span so that sizes, strides and offsets all fit an int32."""
+
 FLOATS = (torch.bfloat16, torch.float16, torch.float32)
 
 
@@ -82,16 +85,9 @@ def require_features(x: torch.Tensor, name: str = "x") -> None:
         raise KernelLimit(ReasonKind.SHAPE_LIMIT, f"`{name}` is a scalar; rows need a dimension")
 
 
-def require_int32_offsets(tensors: Iterable[torch.Tensor]) -> None:
-    """Every tensor spans fewer than 2**31 elements, so that sizes and offsets fit an int32."""
-    for tensor in tensors:
-        span = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-        if span >= 2**31:
-            raise KernelLimit(
-                ReasonKind.SHAPE_LIMIT,
-                f"a tensor of shape {list(tensor.shape)} spans {span} elements; the kernels"
-                " address fewer than 2**31",
-            )
+def span(tensor: torch.Tensor) -> int:
+    """Elements from the first of the tensor to its last, both counted."""
+    return 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def choose(name: str, value: str, known: Mapping[str, int]) -> int:
@@ -110,12 +106,15 @@ def is_empty(outputs: Iterable[torch.Tensor | None]) -> bool:
 
 
 def launch(kernel: Any, grid: tuple[int, int, int], args: tuple[Any, ...]) -> Launch:
-    """A `Launch` whose grid and tensors are within the limits of the launcher."""
+    """A `Launch` within the limits of the launcher; of the wide kernel where int32 is too narrow.
+
+    kernel: of `compiled.kernel`.
+    """
     for axis, blocks, most in zip("xyz", grid, MAX_GRID, strict=True):
         if not 1 <= blocks <= most:
             raise KernelLimit(
                 ReasonKind.SHAPE_LIMIT,
                 f"{blocks} blocks on grid axis {axis}; a launch takes 1 to {most}",
             )
-    require_int32_offsets(arg for arg in args if isinstance(arg, torch.Tensor))
-    return Launch(kernel, grid, args)
+    large = any(isinstance(arg, torch.Tensor) and span(arg) > MOST_INT32 for arg in args)
+    return Launch(kernel.wide if large else kernel, grid, args)

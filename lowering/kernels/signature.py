@@ -49,23 +49,26 @@ def signature_for(kernel: Any, args: tuple[Any, ...]) -> Any:
     """KernelSignature of one launch. args: tensors (CPU, CUDA or meta), numbers, constants."""
     annotations = parameter_annotations(kernel)
     constraints = [
-        ConstantConstraint(arg) if annotation.constant else constraint_of(arg)
+        ConstantConstraint(arg) if annotation.constant else constraint_of(arg, annotation.array)
         for arg, annotation in zip(args, annotations, strict=True)
     ]
     return KernelSignature(constraints, CallingConvention.cutile_python_v2())
 
 
-def constraint_of(arg: torch.Tensor | float) -> Any:
-    """What the launcher assumes of one argument. Raises TypeError for what it would refuse."""
+def constraint_of(arg: torch.Tensor | float, array: Any = None) -> Any:
+    """What the launcher assumes of one argument. Raises TypeError for what it would refuse.
+
+    array: the annotation of an array parameter, if it has one.
+    """
     if isinstance(arg, torch.Tensor):
-        return array_constraint(arg)
+        return array_constraint(arg, ct.int32 if array is None else array.index_dtype)
     for kind, dtype in ((bool, ct.bool_), (int, ct.int32), (float, ct.float32)):
         if isinstance(arg, kind):
             return ScalarConstraint(dtype)
     raise TypeError(f"a kernel takes tensors and numbers, not {type(arg).__name__}")
 
 
-def array_constraint(tensor: torch.Tensor) -> Any:
+def array_constraint(tensor: torch.Tensor, index_dtype: Any = ct.int32) -> Any:
     """Unit strides, sizes of 1, and divisibility by 16 of address, strides (bytes) and sizes."""
     if tensor.dtype not in DTYPES:
         raise TypeError(f"a kernel cannot read {tensor.dtype}")
@@ -73,7 +76,7 @@ def array_constraint(tensor: torch.Tensor) -> Any:
     return ArrayConstraint(
         dtype=DTYPES[tensor.dtype],
         ndim=tensor.dim(),
-        index_dtype=ct.int32,
+        index_dtype=index_dtype,
         stride_lower_bound_incl=0,
         alias_groups=(),
         may_alias_internally=overlaps(tensor),
@@ -118,7 +121,8 @@ def weaken(signature: Any, kernel: Any) -> Any:
         signature.parameters, parameter_annotations(kernel), strict=True
     ):
         if isinstance(constraint, ArrayConstraint):
-            constraint = weaker_array(constraint, annotation.array is not None)
+            asked = annotation.array is not None and annotation.array.static_shape_dims
+            constraint = weaker_array(constraint, bool(asked))
         weaker.append(constraint)
     return KernelSignature(weaker, CallingConvention.cutile_python_v2())
 
