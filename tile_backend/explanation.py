@@ -64,4 +64,5 @@ def report_of(captured: inductor.Capture, title: str, options: Options) -> Repor
 def title_of(function: Any) -> str:
     """The class of a model, the name of a function."""
     function = inductor.original(function)
+    function = getattr(function, "__self__", function)
     return str(getattr(function, "__name__", type(function).__name__))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import gc
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -205,9 +206,9 @@ def place() -> Place:
         if output is None and isinstance(owner, OutputGraph):
             output = owner
         if frame.f_code.co_name == "compile_wrapper":
-            root = getattr(frame.f_locals.get("fn"), "__self__", None)
-            again = isinstance(root, torch._dynamo.OptimizedModule)
-            root = original(root)
+            called = frame.f_locals.get("fn")
+            root = getattr(called, "__self__", None)
+            again = getattr(called, "__name__", "") == "forward" and is_wrapped(root)
         frame = frame.f_back  # type: ignore[assignment]
     if output is None:
         return Place("graph")
@@ -232,10 +233,20 @@ def prefix_of(output: Any, root: torch.nn.Module) -> str:
     return next((path for path, module in root.named_modules() if module is inner), "")
 
 
+def is_wrapped(module: Any) -> bool:
+    """Whether some result of torch.compile() holds the module.
+
+    torch.compile() of such a result compiles the module's `forward` and leaves no link to it.
+    """
+    return any(isinstance(d, dict) and "_orig_mod" in d for d in gc.get_referrers(module))
+
+
 def original(function: Any) -> Any:
     """The module or function inside a compiled one."""
     if isinstance(function, torch._dynamo.OptimizedModule):
         return function._orig_mod
+    if isinstance(function, torch.nn.Module) and function._compiled_call_impl is not None:
+        return function._call_impl  # what module.compile() compiled
     return getattr(function, "_torchdynamo_orig_callable", function)
 
 
