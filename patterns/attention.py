@@ -1,14 +1,15 @@
 """Softmax attention (Vaswani et al., arXiv:1706.03762) with grouped key and value heads.
 
 The mask is one of: none, causal (torch's top-left alignment), or a tensor. A boolean tensor says
-where to attend; with `fill` the scores elsewhere are replaced by that number (masked_fill, where),
-without it by -inf, and a row that attends nowhere gives 0 (SDPA). A float tensor is added to the
-scores.
+where to attend, a float tensor is added to the scores. Without `fill` the softmax is SDPA's: hidden
+scores are -inf, and a row that attends nowhere gives 0. With it the softmax is torch.softmax, which
+gives NaN for a row of -inf; a boolean mask puts `fill` where it hides (masked_fill, where).
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,15 +46,18 @@ def attention(
     if mask is not None and mask.dim() < 2:  # one row for every query; SDPA takes no such mask
         mask = mask.reshape(1, -1)
     grouped = bool(q.shape[1] != k.shape[1])
-    if fill is None:
-        return F.scaled_dot_product_attention(
+    if fill is None or (mask is not None and mask.dtype != torch.bool):
+        result = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=is_causal, scale=scale, enable_gqa=grouped
         )
+        if fill is None or mask is None:
+            return result
+        return result.masked_fill((mask == -math.inf).all(-1, keepdim=True), math.nan)
     if grouped:
         k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
         v = v.repeat_interleave(q.shape[1] // v.shape[1], 1)
     scores = (q.float() @ k.float().transpose(-1, -2)) * scale
-    assert mask is not None, "fill needs a boolean mask"
+    assert mask is not None, "fill needs a mask"
     weights = F.softmax(scores.masked_fill(~mask, fill), dim=-1)
     return (weights @ v.float()).to(q.dtype)
 
@@ -70,6 +74,11 @@ def unsupported(what: str, fix: str = "") -> Reason:
     )
 
 
+def softmax_of_added(arguments: Mapping[str, Any]) -> float | None:
+    """`fill` where a mask is added by hand: any value says that the softmax is torch.softmax."""
+    return None if arguments.get("mask") is None else -math.inf
+
+
 def supported() -> list[Spelling]:
     found = [
         Spelling(forms.sdpa_masked),
@@ -78,9 +87,13 @@ def supported() -> list[Spelling]:
         Spelling(forms.sdpa_causal_gqa, attributes={"is_causal": True}, grouped=True),
     ]
     for where in ("scores", "q", "k", "none"):
-        fixed = {"scale": 1.0} if where == "none" else {}
+        fixed: dict[str, Any] = {"scale": 1.0} if where == "none" else {}
         found += [
-            Spelling(forms.eager(where), attributes=fixed, name=f"eager_scaled_{where}"),
+            Spelling(
+                forms.eager(where),
+                attributes={**fixed, "fill": softmax_of_added},
+                name=f"eager_scaled_{where}",
+            ),
             Spelling(
                 forms.eager_filled(where),
                 attributes=fixed,

@@ -108,7 +108,6 @@ def test_limits_say_what_is_wrong(
         ({"q": meta(4, 32, 64)}, ReasonKind.SHAPE_LIMIT, "`q` has 3 dimensions"),
         ({"fill": -1.0}, ReasonKind.SEMANTICS_UNSUPPORTED, "`fill` without a mask"),
         ({"mask": meta(5, 32)}, ReasonKind.SHAPE_LIMIT, "does not broadcast to"),
-        ({"mask": meta(32, 32), "fill": 0.0}, ReasonKind.DTYPE_LIMIT, "not bool"),
         (
             {"mask": meta(32, 32), "is_causal": True},
             ReasonKind.SEMANTICS_UNSUPPORTED,

@@ -87,6 +87,19 @@ def filled_with_infinity(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.softmax((q @ k.mT * SCALE).masked_fill(nowhere, float("-inf")), dim=-1) @ v
 
 
+def added_with_an_empty_row(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """nan, as above; SDPA with the same float mask gives zero."""
+    nowhere = causal().logical_not() | (torch.arange(LENGTH)[:, None] == 3)
+    bias = torch.zeros(LENGTH, LENGTH).masked_fill(nowhere, float("-inf"))
+    return F.softmax(q @ k.mT * SCALE + bias, dim=-1) @ v
+
+
+def float_sdpa_with_an_empty_row(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    allowed = causal() & (torch.arange(LENGTH)[:, None] != 3)
+    bias = torch.zeros(LENGTH, LENGTH).masked_fill(~allowed, float("-inf"))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
 def boolean_sdpa_with_an_empty_row(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     allowed = causal() & (torch.arange(LENGTH)[:, None] != 3)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
@@ -229,6 +242,8 @@ PROGRAMS = (
     mask_per_query,
     filled_with_a_finite_number,
     filled_with_infinity,
+    added_with_an_empty_row,
+    float_sdpa_with_an_empty_row,
     boolean_sdpa_with_an_empty_row,
     filled_with_a_small_number,
     mask_is_where_not_to_attend,

@@ -12,6 +12,7 @@ import torch
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.attention_loop import (
     ADDED,
+    ADDED_BY_HAND,
     BASE_2,
     BASE_E,
     BASE_E_EXACT,
@@ -91,7 +92,7 @@ def unit_of(inputs: AttentionInputs) -> int:
     """The unit of the scores, see attention_loop."""
     if inputs.tensors[0].dtype is torch.float32:
         return BASE_E_EXACT
-    return BASE_E if inputs.mask_kind == ADDED else BASE_2
+    return BASE_E if inputs.mask_kind in (ADDED, ADDED_BY_HAND) else BASE_2
 
 
 def scale_and_fill(inputs: AttentionInputs, unit: int) -> tuple[float, float]:
@@ -171,6 +172,13 @@ def samples() -> list[Sample]:
         sample("attend", (8, 512, 128), (8, 512, 128), mask=mask(2, 1, 512, 512)),
         sample("filled", (8, 512, 80), (8, 512, 80), mask=mask(2, 1, 512, 512), fill=-1e9),
         sample("added", (8, 512, 128), (8, 512, 128), mask=mask(2, 1, 512, 512, dtype=low)),
+        sample(
+            "added_by_hand",
+            (8, 512, 64),
+            (8, 512, 64),
+            mask=mask(1, 8, 1, 512, dtype=low),
+            fill=-math.inf,
+        ),
         sample("wide", (8, 512, 256), (2, 512, 256), is_causal=True),
         sample("short", (8, 40, 192), (8, 512, 128)),
         sample("decode", (32, 1, 128), (8, 1024, 128), mask=mask(2, 1, 1, 1024)),

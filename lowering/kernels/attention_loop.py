@@ -14,8 +14,9 @@ import math
 import cuda.tile as ct
 
 LOG2_E = math.log2(math.e)
-UNMASKED, ATTEND, FILLED, ADDED = range(4)
-"""Mask: none; bool, -inf elsewhere; bool, `fill` elsewhere; float, added."""
+UNMASKED, ATTEND, FILLED, ADDED, ADDED_BY_HAND = range(5)
+"""Mask: none; bool, -inf elsewhere; bool, `fill` elsewhere; float, added; the same, where a row of
+-inf gives NaN."""
 BASE_2, BASE_E, BASE_E_EXACT = range(3)
 ZERO = ct.PaddingMode.ZERO
 
@@ -70,7 +71,7 @@ def load_mask(
 
 def mask_scores(scores: ct.Tile, found: ct.Tile, fill: float, MASK: int) -> ct.Tile:
     """Apply a mask tile. `fill` carries the same factor as the scores."""
-    if MASK == ADDED:
+    if MASK in (ADDED, ADDED_BY_HAND):
         scores = scores + found.astype(ct.float32)
     else:
         scores = ct.where(found, scores, fill if MASK == FILLED else -math.inf)
@@ -129,7 +130,7 @@ def fold_in(
 
 
 def normalised(total: ct.Tile, mass: ct.Tile, MASK: int) -> ct.Tile:
-    """Weighted values over the sum of weights; 0 where a row attends nowhere, NaN if FILLED."""
+    """Weighted values over the sum of weights; where a row attends nowhere, 0 as SDPA or NaN."""
     result = total / mass
     if MASK in (ATTEND, ADDED):
         result = ct.where(mass == 0.0, 0.0, result)

@@ -13,7 +13,13 @@ from typing import Any
 import torch
 
 from tile_backend.lowering.kernels import launch_plan
-from tile_backend.lowering.kernels.attention_loop import ADDED, ATTEND, FILLED, UNMASKED
+from tile_backend.lowering.kernels.attention_loop import (
+    ADDED,
+    ADDED_BY_HAND,
+    ATTEND,
+    FILLED,
+    UNMASKED,
+)
 from tile_backend.lowering.kernels.launch_plan import KernelLimit
 from tile_backend.lowering.reason import ReasonKind
 
@@ -74,9 +80,7 @@ def mask_kind(mask: torch.Tensor | None, fill: float | None, causal: bool) -> in
     if mask.dtype is torch.bool:
         return ATTEND if fill is None else FILLED
     launch_plan.require_float(mask=mask)
-    if fill is not None:
-        raise KernelLimit(ReasonKind.DTYPE_LIMIT, f"`fill` with a mask of {mask.dtype}, not bool")
-    return ADDED
+    return ADDED if fill is None else ADDED_BY_HAND
 
 
 def four_axes(mask: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
