@@ -23,8 +23,19 @@ class Log:
 
     def restore(self) -> None:
         for part, graph in self.saved:
-            part.graph = graph
+            abandoned, part.graph = part.graph, graph
             part.recompile()
+            disconnect(abandoned)
+
+
+def disconnect(graph: fx.Graph) -> None:
+    """No node uses another: half rewritten, users may stand before what they use.
+
+    Dynamo keeps the graph that it handed over, reads its inputs, and from torch 2.15 on erases it
+    from its end when the backend raised, where a later node without users is taken for granted.
+    """
+    for node in graph.nodes:
+        node.args, node.kwargs = (), {}
 
 
 DYNAMO_ATTRIBUTES = ("_dynamo_source",)

@@ -45,7 +45,7 @@ class Captured:
     def rewritten(self, options: Options = ALWAYS) -> tuple[Callable[..., Any], tuple[Site, ...]]:
         """The graph with our ops, as a function; this graph stays as it is."""
         custom_op.define(registry.known_fusions())
-        twin = fx.GraphModule(self.module, undo.copied(self.module.graph))
+        twin = kept(self.module)
         found = pipeline.analyse(twin, options)
         found.apply()
         twin.recompile()
@@ -56,15 +56,20 @@ def capture(function: Callable[..., Any], inputs: Mapping[str, torch.Tensor]) ->
     """inputs: tensors by parameter name. The function must capture as one graph."""
     torch._dynamo.reset()
     with torch._dynamo.config.patch(automatic_dynamic_shapes=False):
-        found = inductor.capture(function, (), inputs)
-    assert found.module is not None, found.break_reason
+        found = inductor.capture(function, (), inputs, kept)
+    assert found.visited is not None, found.break_reason
     assert not found.break_reason, found.break_reason
     taken = []
-    for node in found.module.graph.find_nodes(op="placeholder"):
+    for node in found.visited.graph.find_nodes(op="placeholder"):
         named = INPUT.fullmatch(node.name)
         assert named is not None, f"{node.name} is no tensor argument"
         taken.append(inputs[named["name"]])
-    return Captured(found.module, tuple(taken))
+    return Captured(found.visited, tuple(taken))
+
+
+def kept(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy that outlives the capture; fake values and metadata are shared."""
+    return fx.GraphModule(module, undo.copied(module.graph))
 
 
 def names_of_ops(module: Any) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 import tile_backend
 from tile_backend.inductor import capture, without_codegen
-from tile_backend.lowering.inline import COMPOSITES, inline
+from tile_backend.lowering.inline import COMPOSITES, Inliner, Unrecordable, inline
 
 X = torch.randn(2, 12, 32)
 
@@ -63,15 +65,37 @@ def test_the_site_lies_in_the_module_that_called() -> None:
     assert [s.module for s in sites if s.fusion == "attention"] == ["self_attn"]
 
 
+@pytest.mark.parametrize("dynamic", [(1,), (0, 1)], ids=["length", "batch and length"])
+@pytest.mark.parametrize("name", CASES)
+def test_sizes_may_be_symbolic(name: str, dynamic: tuple[int, ...]) -> None:
+    module, args, kwargs, counts = CASES[name]
+    torch._dynamo.reset()
+    x = torch.randn(3, 12, 32)
+    for dim in dynamic:
+        torch._dynamo.mark_dynamic(x, dim)
+    always = {"tilegym.kernels": "always"}
+    with without_codegen():
+        compiled = torch.compile(module, backend="tilegym", options=always)
+        actual = outcome(compiled(*(x,) * len(args), **kwargs))
+    report = tile_backend.last_report()
+    assert report is not None
+    assert report.counts == counts
+    assert report.graphs[0].symbols
+    eager = outcome(module(*(x,) * len(args), **kwargs))
+    bound = 64 * torch.finfo(torch.float32).eps * eager.abs().max()
+    assert (actual - eager).abs().max() <= bound
+
+
 def test_what_cannot_be_recorded_stays_one_node() -> None:
-    """Symbolic sizes have no node to stand for them: the call is left alone."""
     torch._dynamo.reset()
     x = torch.randn(2, 12, 32)
-    torch._dynamo.mark_dynamic(x, 1)
     module = nn.MultiheadAttention(32, 4, batch_first=True)
-    captured = capture(module, (x, x, x), {"need_weights": False}).module
-    assert captured is not None
-    before = [node.name for node in captured.graph.nodes]
-    assert inline(captured) == 0
-    assert [node.name for node in captured.graph.nodes] == before
-    assert any(node.target in COMPOSITES for node in captured.graph.nodes)
+
+    def left_alone(captured: fx.GraphModule) -> bool:
+        before = [node.name for node in captured.graph.nodes]
+        assert any(node.target in COMPOSITES for node in captured.graph.nodes)
+        with mock.patch.object(Inliner, "written", side_effect=Unrecordable):
+            assert inline(captured) == 0
+        return [node.name for node in captured.graph.nodes] == before
+
+    assert capture(module, (x, x, x), {"need_weights": False}, left_alone).visited
