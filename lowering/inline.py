@@ -25,7 +25,7 @@ COMPOSITES = frozenset((F.multi_head_attention_forward,))
 
 
 class Unrecordable(Exception):
-    """The function made a tensor that no recorded call returned."""
+    """The function made a tensor that no recorded call returned, or a size that none has."""
 
 
 class Inliner(TorchFunctionMode):
@@ -36,10 +36,20 @@ class Inliner(TorchFunctionMode):
         self.graph, self.origin = graph, origin
         self.nodes: dict[int, fx.Node] = {}
         self.alive: list[torch.Tensor] = []
+        self.sizes: dict[Any, tuple[fx.Node, int | None]] = {}
+        """Symbolic size -> a tensor and its dimension of that size, or the size's own node."""
 
-    def bind(self, tensor: torch.Tensor, node: fx.Node) -> None:
-        self.nodes[id(tensor)] = node
-        self.alive.append(tensor)
+    def bind(self, operand: Any, node: fx.Node) -> None:
+        """A tensor or a size of the graph, from here on written as the node."""
+        if isinstance(operand, torch.SymInt):
+            self.sizes[operand.node.expr] = node, None
+        if not isinstance(operand, torch.Tensor):
+            return
+        self.nodes[id(operand)] = node
+        self.alive.append(operand)
+        for dim, size in enumerate(operand.shape):
+            if isinstance(size, torch.SymInt):
+                self.sizes.setdefault(size.node.expr, (node, dim))
 
     def written(self, argument: Any) -> Any:
         """The argument with nodes in place of tensors and symbolic sizes as they are."""
@@ -49,9 +59,33 @@ class Inliner(TorchFunctionMode):
             return self.nodes[id(argument)]
         if isinstance(argument, (tuple, list)):
             return type(argument)(self.written(a) for a in argument)
-        if isinstance(argument, torch.SymInt):
-            raise Unrecordable("a symbolic size")
-        return argument
+        return self.sized(argument) if isinstance(argument, torch.SymInt) else argument
+
+    def sized(self, symbol: torch.SymInt) -> Any:
+        """A symbolic size: read off a tensor that has it, or computed from such sizes."""
+        return self.computed(symbol.node.expr)
+
+    def computed(self, expression: Any) -> Any:
+        if expression.is_Integer:
+            return int(expression)
+        if expression in self.sizes:
+            tensor, dim = self.sizes[expression]
+            if dim is None:
+                return tensor
+            return self.noted("size", (tensor, dim), value(tensor).shape[dim])
+        operation = {"Mul": operator.mul, "Add": operator.add}.get(type(expression).__name__)
+        if operation is None:
+            raise Unrecordable(f"the symbolic size {expression}")
+        result, *others = (self.computed(part) for part in expression.args)
+        for other in others:
+            result = self.noted(operation, (result, other), operation(value(result), value(other)))
+        return result
+
+    def noted(self, target: Any, args: tuple[Any, ...], size: Any) -> fx.Node:
+        kind = "call_method" if isinstance(target, str) else "call_function"
+        node = self.graph.create_node(kind, target, args)
+        self.annotate(node, size)
+        return node
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -73,7 +107,7 @@ class Inliner(TorchFunctionMode):
     def annotate(self, node: fx.Node, result: Any) -> None:
         node.meta.update({k: self.origin.meta[k] for k in KEPT_META if k in self.origin.meta})
         node.meta["example_value"] = result
-        if isinstance(result, torch.Tensor):
+        if not isinstance(result, (tuple, list)):
             self.bind(result, node)
             return
         for index, part in enumerate(result):
@@ -100,8 +134,7 @@ def inlined(graph: fx.Graph, node: fx.Node) -> bool:
         with graph.inserting_before(node), fake_mode_of([value(n) for n in node.all_input_nodes]):
             recorder = Inliner(graph, node)
             for operand in node.all_input_nodes:
-                if isinstance(value(operand), torch.Tensor):
-                    recorder.bind(value(operand), operand)
+                recorder.bind(value(operand), operand)
             with recorder:
                 result = composite(node.target, args, kwargs)
             results = recorder.written(as_tuple(result))
