@@ -10,11 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.coverage import compare, shrink, table, tiny
+from tests.coverage import compare, table
 from tests.coverage.call import Call, Category
 from tests.coverage.count import count
 from tests.coverage.rewriting import rewritten
 from tests.models import inputs, plain
+from tile_backend.tiny_model import tiny_model
 
 LLAMA = {"gated_mlp": 2, "norm": 5, "rotary": 4, "sdpa": 2}
 
@@ -34,13 +35,13 @@ def prefill(model: torch.nn.Module) -> dict[str, Any]:
     ),
 )
 def test_calls_of_an_eager_run(model_type: str, expected: Mapping[str, int]) -> None:
-    model = tiny.build(model_type)
+    model = tiny_model(model_type)
     calls, _ = count(model, prefill(model))
     assert compare.totals(calls) == expected
 
 
 def test_calls_say_where_they_are() -> None:
-    model = tiny.build("llama")
+    model = tiny_model("llama")
     calls, _ = count(model, prefill(model))
     gate = next(call for call in calls if call.category is Category.GATED_MLP)
     assert gate.module == "model.layers.0.mlp"
@@ -49,7 +50,7 @@ def test_calls_say_where_they_are() -> None:
 
 
 def test_counting_does_not_change_the_output_or_leave_hooks() -> None:
-    model = tiny.build("llama")
+    model = tiny_model("llama")
     with torch.no_grad():
         before = model(**prefill(model)).logits
     _, output = count(model, prefill(model))
@@ -71,7 +72,7 @@ def test_a_gate_is_an_activation_times_a_tensor() -> None:
 
 
 def test_a_lost_site_is_named() -> None:
-    model = tiny.build("llama")
+    model = tiny_model("llama")
     calls, _ = count(model, prefill(model))
     _, rewriting = rewritten(model, prefill(model))
     assert compare.uncovered(calls, rewriting.passed) == []
@@ -82,7 +83,7 @@ def test_a_lost_site_is_named() -> None:
 
 
 def test_a_site_covers_one_call_only() -> None:
-    model = tiny.build("llama")
+    model = tiny_model("llama")
     calls, _ = count(model, prefill(model))
     _, rewriting = rewritten(model, prefill(model))
     assert len(compare.uncovered([*calls, *calls], rewriting.passed)) == len(calls)
@@ -90,7 +91,7 @@ def test_a_site_covers_one_call_only() -> None:
 
 def test_q_and_k_rotated_together_are_two_units() -> None:
     call = Call(Category.ROTARY, "a", "A", "a.py:1", units=2)
-    model = tiny.build("llama")
+    model = tiny_model("llama")
     _, rewriting = rewritten(model, prefill(model))
     site = next(site for site in rewriting.passed if site.fusion == "rotary")
     assert compare.uncovered([call], [dataclasses.replace(site, module="a")]) == []
@@ -100,12 +101,6 @@ def test_plain_models_are_counted_as_well() -> None:
     model, (tokens,) = plain.build("complex_rotary")
     calls, _ = count(model, {"tokens": tokens})
     assert compare.totals(calls) == {"gated_mlp": 2, "norm": 5, "sdpa": 2}
-
-
-def test_one_layer_of_each_kind_is_kept() -> None:
-    fields = {"layer_types": ["linear"] * 3 + ["full"] + ["linear"] * 3 + ["full"]}
-    assert shrink.chosen_layers(fields, 8) == [0, 3]
-    assert shrink.chosen_layers({}, 8) == [0, 1]
 
 
 def test_the_table_names_what_was_missed_and_what_differs() -> None:

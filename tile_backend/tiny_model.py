@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -12,9 +12,6 @@ from tile_backend.nearest import nearest
 from tile_backend.tiny_exceptions import SPECIAL
 from tile_backend.tiny_shrink import merged, shrunk
 from tile_backend.tiny_sizes import VOCABULARY
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LARGEST = 50_000_000
 """Parameters; a configuration that stays larger was not shrunk."""
@@ -84,9 +81,7 @@ def tiny_model(
                 cause=f"its tiny configuration still has over {LARGEST} parameters",
                 fix="Write a config.json and give its folder",
             )
-        for parameter in norm_parameters(model):
-            with torch.no_grad():  # at 1 or 0 a wrong (1 + weight) would not show
-                parameter.add_(torch.randn_like(parameter), alpha=0.3)
+        randomise_norms(model)
     return model.eval()
 
 
@@ -101,11 +96,12 @@ def from_config(config: Any, attention: str | None, dtype: torch.dtype) -> torch
         return make(attn_implementation="eager")  # type: ignore[no-any-return]
 
 
-def norm_parameters(model: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
-    """The weights of normalisation layers, told by their names."""
+def randomise_norms(model: torch.nn.Module) -> None:
+    """Move norm weights and biases off 1 and 0, where a wrong (1 + weight) would not show."""
     for name, parameter in model.named_parameters():
         if "norm" in name.lower() or "ln_" in name or ".ln" in name:
-            yield parameter
+            with torch.no_grad():
+                parameter.add_(torch.randn_like(parameter), alpha=0.3)
 
 
 def tokens(batch: int, length: int, vocabulary: int = VOCABULARY) -> torch.Tensor:

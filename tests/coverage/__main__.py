@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 import transformers
 
-from tests.coverage import table, tiny
+from tests.coverage import table
 from tests.coverage.pool import probe_all
+from tile_backend.tiny_model import model_types
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +35,7 @@ def main() -> int:
     options = arguments()
     start = time.perf_counter()
     rows = probe_all(
-        options.types or tiny.types(), ROOT / ".cache/coverage", options.processes, options.resume
+        options.types or model_types(), ROOT / ".cache/coverage", options.processes, options.resume
     )
     seconds = time.perf_counter() - start
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}

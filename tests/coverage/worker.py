@@ -6,12 +6,13 @@ A model that hangs or crashes takes only this process with it; the pool starts a
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
+import warnings
 
 import torch
 
-from tests.coverage import tiny
 from tests.coverage.probe import probe
 
 
@@ -20,7 +21,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     torch.set_num_threads(1)
-    tiny.quiet()
+    warnings.filterwarnings("ignore")
+    logging.getLogger("transformers").setLevel(logging.CRITICAL)
     for line in sys.stdin:
         answers.write(json.dumps(probe(line.strip())) + "\n")
         answers.flush()

@@ -7,14 +7,13 @@ shrinks the rest: 64 wide, four heads, 128 words. Nothing is downloaded.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from typing import Any
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 import torch
 import transformers
+
+from tile_backend.tiny_model import randomise_norms
 
 logging.getLogger("transformers").setLevel(logging.ERROR)
 
@@ -74,14 +73,6 @@ def configuration(name: str, **changes: Any) -> Any:
     if name in WITHOUT_KV_HEADS:
         del fields["num_key_value_heads"]
     return transformers.AutoConfig.for_model(name, **fields)
-
-
-def randomise_norms(model: torch.nn.Module) -> None:
-    """Move norm weights and biases off 1 and 0, where a wrong (1 + weight) would not show."""
-    for name, parameter in model.named_parameters():
-        if "norm" in name.lower() or "ln_" in name or ".ln" in name:
-            with torch.no_grad():
-                parameter.add_(torch.randn_like(parameter), alpha=0.3)
 
 
 def build(name: str, dtype: torch.dtype = torch.float32, **changes: Any) -> torch.nn.Module:
