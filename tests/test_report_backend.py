@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import warnings
@@ -146,6 +147,24 @@ def test_a_report_dir_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     words = refused(errors.ReportFolderError, report_dir=str(tmp_path / "file"))
     assert "Point tilegym.report_dir (or TILEGYM_REPORT_DIR) at a folder" in words
+
+
+RAN: list[str] = []
+
+
+def given_up(x: torch.Tensor) -> torch.Tensor:
+    """Dynamo leaves a function whose exception nobody catches to the interpreter, whole."""
+    RAN.append("real code")
+    gated = torch.nn.functional.silu(x) * x
+    return gated.no_such_attribute  # type: ignore[no-any-return, attr-defined]
+
+
+def test_explain_stops_where_dynamo_gives_a_function_up() -> None:
+    report = tile_backend.explain(given_up, torch.randn(4, 64))
+    assert RAN == []
+    assert not report.complete
+    assert re.search(r"at test_report_backend\.py:\d+$", report.stopped)
+    assert report.stopped in report.to_text()
 
 
 def test_excluded_modules_are_declined_with_their_reason() -> None:

@@ -308,11 +308,17 @@ def capture(
 
 @contextlib.contextmanager
 def watched_ends(reasons: list[str]) -> Iterator[None]:
-    """Inside, a graph that ends early leaves its reason, and stops the compile if it is empty."""
+    """Inside, a graph that ends early leaves its reason.
+
+    The compile stops where real code would run before the first graph: the graph is empty, or
+    Dynamo gives the whole function up.
+    """
+    from torch._dynamo.convert_frame import ConvertFrameAssert
+    from torch._dynamo.exc import Unsupported
     from torch._dynamo.output_graph import OutputGraph
     from torch._dynamo.utils import count_calls
 
-    ends = OutputGraph.compile_subgraph
+    ends, convert = OutputGraph.compile_subgraph, ConvertFrameAssert.__call__
 
     def compile_subgraph(self: Any, tx: Any, reason: Any, *args: Any, **kwargs: Any) -> Any:
         if reason.graph_break:
@@ -321,5 +327,18 @@ def watched_ends(reasons: list[str]) -> Iterator[None]:
                 raise Captured
         return ends(self, tx, reason, *args, **kwargs)
 
-    with mock.patch.object(OutputGraph, "compile_subgraph", compile_subgraph):
+    def convert_frame(self: Any, frame: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return convert(self, frame, *args, **kwargs)
+        except Unsupported as error:
+            stack = list(getattr(error, "real_stack", None) or [])
+            place = f"{stack[-1].filename}:{stack[-1].lineno}" if stack else frame.f_code.co_name
+            what = str(error).splitlines()[0]
+            reasons.append(f"{what} at {place.rsplit('/', 1)[-1]}")
+            raise Captured from error
+
+    with (
+        mock.patch.object(OutputGraph, "compile_subgraph", compile_subgraph),
+        mock.patch.object(ConvertFrameAssert, "__call__", convert_frame),
+    ):
         yield
