@@ -25,15 +25,20 @@ ALIGNMENT = 16
 """Bytes, of base addresses and strides; elements, of sizes: what the launcher looks for."""
 
 DTYPES = {
+    torch.float64: ct.float64,
     torch.float32: ct.float32,
     torch.float16: ct.float16,
     torch.bfloat16: ct.bfloat16,
     torch.float8_e4m3fn: ct.float8_e4m3fn,
     torch.float8_e5m2: ct.float8_e5m2,
+    torch.float8_e8m0fnu: ct.float8_e8m0fnu,
     torch.int64: ct.int64,
     torch.int32: ct.int32,
     torch.int16: ct.int16,
     torch.int8: ct.int8,
+    torch.uint64: ct.uint64,
+    torch.uint32: ct.uint32,
+    torch.uint16: ct.uint16,
     torch.uint8: ct.uint8,
     torch.bool: ct.bool_,
 }
