@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import fx
 from torch.overrides import TorchFunctionMode
 
+from tile_backend.lowering.effects import is_barrier
 from tile_backend.lowering.legality import fake_mode_of
 from tile_backend.lowering.node import value
 from tile_backend.lowering.reference import as_tuple
@@ -143,6 +144,9 @@ def inlined(graph: fx.Graph, node: fx.Node) -> bool:
             graph.erase_node(made)
         return False
     replace(graph, node, results)
+    for made in reversed([n for n in graph.nodes if n not in before]):
+        if not made.users and not is_barrier(made):  # weights that the caller did not take
+            graph.erase_node(made)
     return True
 
 

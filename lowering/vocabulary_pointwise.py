@@ -106,6 +106,19 @@ def addcmul(
     return pointwise("add", t, r, input, product)
 
 
+@word("baddbmm", torch.baddbmm)
+def baddbmm(
+    t: TermTable, r: Result, input: Any, batch1: Any, batch2: Any, *, beta: Any = 1, alpha: Any = 1
+) -> Meaning:
+    """input + batch1 @ batch2, in float32 only: in low precision it rounds just once."""
+    if (beta, alpha) != (1, 1) or r.dtype != torch.float32:
+        return None
+    if not (isinstance(batch1, Term) and isinstance(batch2, Term)):
+        return None
+    product = build(t, "matmul", (batch1, batch2), (), r.dtype, r.shape)
+    return pointwise("add", t, r, input, product)
+
+
 @word("float", "half", "bfloat16", "double")
 def to_named(t: TermTable, r: Result, input: Any) -> Meaning:
     return cast(t, input, r.dtype)

@@ -19,6 +19,18 @@ def outcome(result: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
     return result[0] if isinstance(result, tuple) else result
 
 
+class Pooling(nn.Module):
+    """As vision encoders pool: the default of need_weights, whose result nobody takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bias = 0.1 * torch.arange(x.shape[1]).to(x).expand(x.shape[1], -1)
+        return self.attention(x, x, x, attn_mask=bias)[0]  # type: ignore[no-any-return]
+
+
 CASES = {
     "self attention": (
         nn.MultiheadAttention(32, 4, batch_first=True),
@@ -26,6 +38,13 @@ CASES = {
         {"need_weights": False},
         {"attention": 1},
     ),
+    "weights are returned": (
+        nn.MultiheadAttention(32, 4, batch_first=True),
+        (X, X, X),
+        {"need_weights": True},
+        {"softmax": 1},
+    ),
+    "weights are computed in vain": (Pooling(), (X,), {}, {"attention": 1}),
     "encoder layer": (
         nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True),
         (X,),
