@@ -20,7 +20,7 @@ import torch
 import torch._dynamo
 import torch._inductor.compile_fx as compile_fx
 from torch import fx
-from torch._inductor import config
+from torch._inductor import config, custom_graph_pass
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
 from tile_backend import supported
@@ -89,11 +89,11 @@ class Inductor:
 
 
 def chained(existing: Any, ours: CustomGraphPass) -> Any:
-    """Ours after the user's. A hook takes a list from torch 2.13 on, one pass before."""
+    """Ours after the user's. A hook takes a list in torch 2.13, one pass in torch 2.11."""
     if existing is None:
         return ours
     passes = [*(existing if isinstance(existing, (list, tuple)) else [existing]), ours]
-    return passes if torch.__version__ >= "2.13" else Chain(passes)
+    return passes if hasattr(custom_graph_pass, "get_custom_graph_passes") else Chain(passes)
 
 
 class Chain(CustomGraphPass):
