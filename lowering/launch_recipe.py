@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from tile_backend.lowering import raw_tensors
+
 PLANS_KEPT = 4096
 """Per process; a model with dynamic sizes makes one for each size it meets."""
 
@@ -49,7 +51,7 @@ class View(NamedTuple):
             return tensor
         if tensor.dtype != self.dtype:
             tensor = tensor.view(self.dtype)
-        return tensor.as_strided(self.shape, self.stride, tensor.storage_offset() + self.offset)
+        return raw_tensors.view(tensor, self.shape, self.stride, self.offset)
 
 
 class Recipe(NamedTuple):

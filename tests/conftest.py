@@ -7,15 +7,38 @@ them. They may live between runs because their keys cover our sources, which has
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.fake_compiler import Tileiras
+    from tests.stub_driver import Driver
 
 # Before torch is imported, which reads it once: the workers already use every core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault(
     "TORCHINDUCTOR_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "inductor")
 )
+
+
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Tests marked `stub` replace the CUDA driver for good: not in a process that has a GPU."""
+    import torch
+
+    if pyfuncitem.get_closest_marker("stub") is None or not torch.cuda.is_available():
+        return None
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", pyfuncitem.nodeid],
+        cwd=pyfuncitem.config.rootpath,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        check=True,
+    )
+    return True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,3 +50,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture
+def tileiras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tileiras]:
+    """A compiler that compiles nothing, an empty store, and kernels that nobody launched before."""
+    from tests import fake_compiler
+
+    with fake_compiler.installed(tmp_path, monkeypatch) as fake:
+        yield fake
+
+
+@pytest.fixture
+def driver(tileiras: Tileiras) -> Iterator[Driver]:
+    """CPU tensors are taken for tensors of cuda:0; for tests marked `stub`."""
+    import torch
+
+    from tests import stub_driver
+
+    installed = stub_driver.install()
+    with stub_driver.gpu(installed), torch.no_grad():
+        yield installed

@@ -6,15 +6,20 @@ import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from cuda.tile import _compile
 
-from tile_backend.lowering import cubin_store
-from tile_backend.lowering.kernels import tileiras
+from tile_backend.lowering import cubin_store, kernel_launch, launch_recipe
+from tile_backend.lowering.kernels import compiled, tileiras
 
 FAKE_CUBIN = b"\x7fELF of a test\n"
 RELEASE = "Cuda compilation tools, release 13.4, V13.4.92"
+CACHES: tuple[Any, ...] = (
+    *(cubin_store._warn, cubin_store._opened, tileiras.found),
+    *(compiled.kernel, launch_recipe.recipe, kernel_launch._warn_once),
+)
 WRITE = "printf '\\177ELF of a test\\n' > $3"
 
 
@@ -81,15 +86,17 @@ class Tileiras:
 
 @contextlib.contextmanager
 def installed(folder: pathlib.Path, patch: pytest.MonkeyPatch) -> Iterator[Tileiras]:
-    """Until the end of the block cuda-tile finds this compiler, and kernels go to its store."""
+    """Until the end of the block cuda-tile finds this compiler, and kernels go to its store.
+
+    What the process knows of kernels, stores and compilers is forgotten before and after.
+    """
     fake = Tileiras(folder / "tileiras", folder / "store", patch)
     fake.write()
     patch.setenv("TILEGYM_KERNEL_STORE", str(fake.store))
-    caches = (cubin_store._warn, cubin_store._opened)
-    for cache in caches:
-        cache.cache_clear()
     patch.setattr(tileiras, "_hung", [])
+    for cache in CACHES:
+        cache.cache_clear()
     yield fake
     patch.undo()
-    for cache in (*caches, tileiras.found):
+    for cache in CACHES:
         cache.cache_clear()

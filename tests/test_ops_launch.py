@@ -6,32 +6,38 @@ import importlib
 import itertools
 import subprocess
 import sys
-import types
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
 
 from tests.op_samples import CASES, LOW_PRECISION, Case, arguments, one_of_each
 from tile_backend import registry
-from tile_backend.lowering import custom_op, launch, launch_abi1, launch_recipe, oracle
+from tile_backend.lowering import (
+    custom_op,
+    kernel_launch,
+    launch,
+    launch_abi1,
+    launch_recipe,
+    oracle,
+)
 from tile_backend.lowering.fusion import Fusion, Op
-from tile_backend.lowering.kernels.launch_plan import KernelLimit, Launch
-from tile_backend.lowering.reason import ReasonKind
 
 GPU = torch.device("cuda", 0)
 
 
+CACHES = (kernel_launch._tools, launch_recipe.recipe, kernel_launch._warn_once)
+
+
 @pytest.fixture(autouse=True)
-def forgetful() -> Iterator[None]:
-    """Each test starts as a process does: nothing imported, nothing warned about."""
-    caches = (launch._tools, launch_recipe.recipe, launch._architecture, launch._warn_once)
-    for cache in caches:
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test starts as a process does: nothing imported, nothing warned about, no call made."""
+    monkeypatch.setattr(kernel_launch, "_calls", {})
+    for cache in CACHES:
         cache.cache_clear()
     yield
-    for cache in caches:
+    for cache in CACHES:
         cache.cache_clear()
 
 
@@ -90,93 +96,6 @@ def test_a_fresh_process_needs_only_this_import() -> None:
     subprocess.run([sys.executable, "-c", FRESH], check=True, timeout=120)
 
 
-class Stub:
-    """Stands for cuda.tile and one kernel; records launches."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, plan: Any) -> None:
-        self.launches: list[tuple[Any, ...]] = []
-        module = types.SimpleNamespace(plan=plan)
-        monkeypatch.setitem(sys.modules, "tile_backend.lowering.kernels.rms_norm", module)
-        tile = types.SimpleNamespace(
-            launch=lambda *args: self.launches.append(args), TileError=ArithmeticError
-        )
-        monkeypatch.setitem(sys.modules, "cuda.tile", tile)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-        monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda i: 77, raising=False)
-
-    def run(self) -> bool:
-        """One launch of rms_norm, as if its tensors were on a GPU."""
-        x = torch.ones(2, 4)
-        values = custom_op.record("rms_norm").signature.bind((x, None, 1e-6))
-        return launch._launched("rms_norm", values, (torch.empty_like(x),), GPU)
-
-
-def test_a_kernel_is_launched_on_the_current_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
-
-    def plan(values: Any, outputs: Any, arch: str) -> Launch:
-        seen.append((list(values), len(outputs), arch))
-        return Launch("kernel", (4, 1, 1), ("args",))
-
-    stub = Stub(monkeypatch, plan)
-    assert stub.run()
-    assert stub.launches == [(77, (4, 1, 1), "kernel", ("args",))]
-    assert seen == [(["x", "weight", "eps", "offset", "rounding"], 1, "sm_90")]
-
-
-def test_nothing_to_compute_is_no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
-    stub = Stub(monkeypatch, lambda values, outputs, arch: None)
-    assert stub.run()
-    assert not stub.launches
-
-
-REFUSALS = [
-    (KernelLimit(ReasonKind.DTYPE_LIMIT, "`x` is float64"), "not a kernel: `x` is float64$"),
-    (ArithmeticError("does not compile"), "not a kernel: does not compile$"),
-    (FileNotFoundError("no tileiras"), r"no tileiras; install .* 'tile-backend\[kernels\]'$"),
-]
-
-
-@pytest.mark.parametrize(("error", "words"), REFUSALS, ids=lambda value: type(value).__name__)
-def test_a_refusal_is_one_warning(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
-) -> None:
-    def plan(*_: Any) -> Launch:
-        raise error
-
-    stub = Stub(monkeypatch, plan)
-    with pytest.warns(launch.KernelFallbackWarning, match=f"tilegym.rms_norm runs its .*{words}"):
-        assert not stub.run()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert not stub.run()
-
-
-def test_a_bug_in_a_kernel_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def plan(*_: Any) -> Launch:
-        raise IndexError("a bug")
-
-    with pytest.raises(IndexError, match="a bug"):
-        Stub(monkeypatch, plan).run()
-
-
-def test_without_cuda_tile_the_warning_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    stub = Stub(monkeypatch, None)
-    monkeypatch.setitem(sys.modules, "cuda.tile", None)
-    words = r"cuda-tile cannot be imported .*pip install 'tile-backend\[kernels\]'"
-    with pytest.warns(launch.KernelFallbackWarning, match=words):
-        assert not stub.run()
-
-
-def test_an_op_without_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    Stub(monkeypatch, None)
-    with pytest.warns(launch.KernelFallbackWarning, match="no cuTile kernel is written for test_n"):
-        assert not launch._launched("test_none", {"x": torch.ones(1)}, (torch.ones(1),), GPU)
-
-
 @pytest.mark.parametrize("case", one_of_each(), ids=str)
 def test_the_launcher_and_the_op_agree(case: Case) -> None:
     values = arguments(case, torch.bfloat16, contiguous=False)
@@ -233,14 +152,6 @@ def test_arguments_that_share_memory_are_told_apart() -> None:
         )
         assert pointers == planned
     assert recipes[0] is recipes[1]
-
-
-def test_a_plan_that_copies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def plan(values: Any, outputs: Any, arch: str) -> Launch:
-        return Launch("kernel", (1, 1, 1), (values["x"].clone(),))
-
-    with pytest.raises(RuntimeError, match=r"rms_norm .* must neither copy nor allocate"):
-        Stub(monkeypatch, plan).run()
 
 
 @pytest.mark.gpu
