@@ -19,6 +19,8 @@ from typing import Any
 import torch
 
 from tile_backend.lowering import cuda_state, launch_recipe
+from tile_backend.lowering.kernels.build_error import BuildError
+from tile_backend.lowering.kernels.launch_plan import KernelLimit
 from tile_backend.lowering.launch_arguments import Picker, arguments, picker
 from tile_backend.lowering.launch_recipe import Recipe
 from tile_backend.lowering.raw_tensors import same_kind
@@ -38,6 +40,14 @@ class KernelFallbackWarning(RuntimeWarning):
     """A kernel could not run, and the op's PyTorch reference ran in its place."""
 
 
+class MissingCudaTileError(ImportError):
+    """There is no cuda-tile to launch with."""
+
+
+REFUSALS = (KernelLimit, BuildError, MissingCudaTileError, launch_recipe.NoKernelError)
+"""The errors after which the reference runs."""
+
+
 class Calls:
     """The calls of one op.
 
@@ -51,41 +61,43 @@ class Calls:
 
     def launched(self, values: tuple[Any, ...]) -> bool:
         """Launch the kernel on arguments and outputs; False where the reference has to run."""
-        for attempt in self.recent:
-            if (ran := attempt(values)) is not None:
-                return ran
-        attempt, ran = self._first(values)
-        self.recent = (attempt, *self.recent[: KINDS - 1])
-        return ran
-
-    def _first(self, values: tuple[Any, ...]) -> tuple[Attempt, bool]:
-        """Launch a call of a new kind, or find that it cannot be."""
-        device = gpu_of(next(value for value in values if isinstance(value, torch.Tensor)))
-        if device is None:
-            return _settled(values, False), False
-        tools = _tools()
-        if isinstance(tools, str):
-            return self._refused(values, tools)
-        launch, refusals = tools
-        described = launch_recipe.describe(values)
-        arch = cuda_state.architecture(device)
         try:
-            recipe = launch_recipe.recipe(self.op, self.names, described, arch)
-            if recipe is None:
-                return _settled(values, True), True
-            attempt = _launcher(launch, recipe, values, device)
-            attempt(values)
-        except refusals as refusal:
-            return self._refused(values, str(refusal))
+            for attempt in self.recent:
+                if (ran := attempt(values)) is not None:
+                    return ran
+            attempt = self._remember(self._attempt(values))
+            return bool(attempt(values))
+        except REFUSALS as refusal:
+            return self._refused(values, str(refusal), aligned=isinstance(refusal, BuildError))
         except RuntimeError as error:
             if not str(error).startswith(CANNOT_LOAD):
                 raise
             return self._refused(values, f"{error}; a newer NVIDIA driver may take it")
-        return attempt, True
 
-    def _refused(self, values: tuple[Any, ...], reason: str) -> tuple[Attempt, bool]:
+    def _attempt(self, values: tuple[Any, ...]) -> Attempt:
+        """What is to be done for calls of a new kind."""
+        device = gpu_of(next(value for value in values if isinstance(value, torch.Tensor)))
+        if device is None:
+            return _settled(values, False)
+        launch = _launch()
+        described, arch = launch_recipe.describe(values), cuda_state.architecture(device)
+        recipe = launch_recipe.recipe(self.op, self.names, described, arch)
+        if recipe is None:  # no element
+            return _settled(values, True)
+        return _launcher(launch, recipe, values, device)
+
+    def _remember(self, attempt: Attempt) -> Attempt:
+        self.recent = (attempt, *self.recent[: KINDS - 1])
+        return attempt
+
+    def _refused(self, values: tuple[Any, ...], reason: str, aligned: bool = False) -> bool:
+        """Run the reference, now and for all such calls; aligned: of tensors that lie like these.
+
+        The code that a kernel needs depends on whether addresses are multiples of 16 bytes.
+        """
         _warn_once(self.op, reason)
-        return _settled(values, False), False
+        self._remember(_settled(values, False, aligned))
+        return False
 
 
 def calls_of(op: str, names: tuple[str, ...]) -> Calls:
@@ -105,15 +117,13 @@ def gpu_of(tensor: torch.Tensor) -> int | None:
 
 
 @functools.cache
-def _tools() -> tuple[Callable[..., None], tuple[type[Exception], ...]] | str:
-    """`ct.launch` and the errors after which the reference runs, or what is missing."""
+def _launch() -> Callable[..., None]:
+    """`ct.launch`. Raises MissingCudaTileError."""
     try:
-        tile = importlib.import_module("cuda.tile")
+        launch: Callable[..., None] = importlib.import_module("cuda.tile").launch
     except ImportError as error:
-        return f"cuda-tile cannot be imported ({error}); {INSTALL}"
-    limit = importlib.import_module("tile_backend.lowering.kernels.launch_plan").KernelLimit
-    unbuilt = importlib.import_module("tile_backend.lowering.kernels.build_error").BuildError
-    return tile.launch, (limit, unbuilt, launch_recipe.NoKernelError, tile.TileError)
+        raise MissingCudaTileError(f"cuda-tile cannot be imported ({error}); {INSTALL}") from error
+    return launch
 
 
 @functools.cache
@@ -125,15 +135,22 @@ def _warn_once(op: str, reason: str) -> None:
     )
 
 
-def _settled(values: tuple[Any, ...], ran: bool) -> Attempt:
+def _settled(values: tuple[Any, ...], ran: bool, aligned: bool = False) -> Attempt:
     """There is nothing to launch for calls of this kind: no element, or no kernel."""
     tensors, rest = _parts(values)
     same, expected = same_kind(tensors(values)), rest(values)
+    alignment = _alignment(tensors(values)) if aligned else None
 
     def attempt(values: tuple[Any, ...]) -> bool | None:
-        return ran if same(*tensors(values)) and rest(values) == expected else None
+        if not same(*tensors(values)) or rest(values) != expected:
+            return None
+        return ran if alignment in (None, _alignment(tensors(values))) else None
 
     return attempt
+
+
+def _alignment(tensors: tuple[torch.Tensor, ...]) -> list[bool]:
+    return [tensor.data_ptr() % 16 == 0 for tensor in tensors]
 
 
 def _launcher(

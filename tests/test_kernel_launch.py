@@ -17,7 +17,7 @@ from tile_backend.lowering.kernels.build_error import BuildError
 from tile_backend.lowering.kernels.launch_plan import KernelLimit, Launch
 from tile_backend.lowering.reason import ReasonKind
 
-CACHES = (kernel_launch._tools, launch_recipe.recipe, kernel_launch._warn_once)
+CACHES = (kernel_launch._launch, launch_recipe.recipe, kernel_launch._warn_once)
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +39,7 @@ class Stub:
         self.current = 0
         module = types.SimpleNamespace(plan=plan)
         monkeypatch.setitem(sys.modules, "tile_backend.lowering.kernels.rms_norm", module)
-        tile = types.SimpleNamespace(
-            launch=lambda *args: self.launches.append(args), TileError=ArithmeticError
-        )
+        tile = types.SimpleNamespace(launch=lambda *args: self.launches.append(args))
         monkeypatch.setitem(sys.modules, "cuda.tile", tile)
         monkeypatch.setattr(kernel_launch, "gpu_of", lambda tensor: 0)
         monkeypatch.setattr(cuda_state, "architecture", lambda device: "sm_90")
@@ -105,9 +103,7 @@ def test_another_device_is_made_current_for_the_launch(monkeypatch: pytest.Monke
     stub = Stub(monkeypatch, identity_plan)
     monkeypatch.setattr(kernel_launch, "gpu_of", lambda tensor: 3)
     during: list[int] = []
-    tile = types.SimpleNamespace(
-        launch=lambda *args: during.append((stub.current, args[0])), TileError=ArithmeticError
-    )
+    tile = types.SimpleNamespace(launch=lambda *args: during.append((stub.current, args[0])))
     monkeypatch.setitem(sys.modules, "cuda.tile", tile)
     assert stub.run()
     assert stub.run()
@@ -124,7 +120,6 @@ def test_nothing_to_compute_is_no_launch(monkeypatch: pytest.MonkeyPatch) -> Non
 
 REFUSALS = [
     (KernelLimit(ReasonKind.DTYPE_LIMIT, "`x` is float64"), "not a kernel: `x` is float64$"),
-    (ArithmeticError("does not compile"), "not a kernel: does not compile$"),
     (BuildError("tileiras crashed", fix="mend it"), r"a kernel: tileiras crashed \(mend it\)$"),
 ]
 
@@ -155,7 +150,7 @@ def test_a_driver_that_does_not_take_the_code(monkeypatch: pytest.MonkeyPatch) -
         raise RuntimeError("Failed to load CUDA library: no kernel image is available")
 
     stub = Stub(monkeypatch, identity_plan)
-    tile = types.SimpleNamespace(launch=refuse, TileError=ArithmeticError)
+    tile = types.SimpleNamespace(launch=refuse)
     monkeypatch.setitem(sys.modules, "cuda.tile", tile)
     words = "no kernel image is available; a newer NVIDIA driver may take it"
     with pytest.warns(launch.KernelFallbackWarning, match=words):
@@ -168,7 +163,7 @@ def test_a_failed_launch_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("Failed to launch cuTile kernel: an illegal memory access")
 
     stub = Stub(monkeypatch, identity_plan)
-    tile = types.SimpleNamespace(launch=fail, TileError=ArithmeticError)
+    tile = types.SimpleNamespace(launch=fail)
     monkeypatch.setitem(sys.modules, "cuda.tile", tile)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         stub.run()

@@ -88,3 +88,24 @@ def test_a_failed_launch_is_an_error(driver: Driver) -> None:
             norm(x)
     finally:
         driver.number("launch_error").value = 0
+
+
+def test_a_refusal_of_misaligned_tensors_is_no_refusal_of_others(
+    driver: Driver, tileiras: Tileiras
+) -> None:
+    """The store has the usual kernel, and nothing compiles the other one."""
+    base = torch.randn(4 * 64 + 1, dtype=BF16)
+    aligned, odd = base[:256].view(4, 64), base[1:].view(4, 64)
+    norm(aligned)
+    tileiras.remove()
+    for _ in range(2):
+        compiled.kernel.cache_clear()
+        launch_recipe.recipe.cache_clear()
+        kernel_launch._warn_once.cache_clear()
+        with pytest.warns(launch.KernelFallbackWarning, match="is not in the kernel store"):
+            assert launched(driver, lambda: norm(odd))[1] == []
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert len(launched(driver, lambda: norm(aligned))[1]) == 1
+            assert launched(driver, lambda: norm(odd))[1] == []
+        kernel_launch._calls["rms_norm"].recent = ()  # now the odd one comes first

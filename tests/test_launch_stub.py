@@ -136,6 +136,19 @@ def test_a_dead_output_is_not_written(driver: Driver) -> None:
     assert total.data_ptr() in found.words(30)
 
 
+@pytest.mark.usefixtures("quick")
+def test_an_absent_tensor_is_another_kind_of_call(driver: Driver) -> None:
+    q, k, v = (torch.randn(1, 2, 16, 64, dtype=BF16) for _ in "qkv")
+    mask, out = torch.randn(1, 1, 16, 16, dtype=BF16), torch.empty_like(q)
+    for given in (None, mask, None, mask):
+        _, (found,) = launched(
+            driver,
+            lambda m=given: launch_abi1.attention(q, k, v, m, 0.125, False, None, out=out),
+            32,
+        )
+        assert (mask.data_ptr() in found.words(32)) is (given is not None)
+
+
 ADDRESS = 1 << 44
 
 

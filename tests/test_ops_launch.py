@@ -27,7 +27,7 @@ from tile_backend.lowering.fusion import Fusion, Op
 GPU = torch.device("cuda", 0)
 
 
-CACHES = (kernel_launch._tools, launch_recipe.recipe, kernel_launch._warn_once)
+CACHES = (kernel_launch._launch, launch_recipe.recipe, kernel_launch._warn_once)
 
 
 @pytest.fixture(autouse=True)
