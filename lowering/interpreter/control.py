@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import torch
 
-from tile_backend.lowering.interpreter import undetermined
+from tile_backend.lowering.interpreter import progress, undetermined
 from tile_backend.lowering.interpreter.carried import Carried, joined, simplified
 from tile_backend.lowering.interpreter.faults import FaultKind
 from tile_backend.lowering.interpreter.frame import Frame
@@ -20,9 +20,6 @@ from tile_backend.lowering.interpreter.registry import HANDLERS
 
 CONTROL = ("loop", "ifelse", "continue", "break", "end_branch", "return")
 """The opcodes that are run here."""
-PATIENCE = 2**16
-"""Iterations of a while loop after which one that changes nothing is a fault."""
-
 Exits = dict[str, Carried | None]
 """Of one iteration: what left by `continue` and by `break`."""
 
@@ -94,6 +91,7 @@ def _run_loop(frame: Frame, op: Op) -> bool:
         rounds = range(int(trips))
     going: Carried | None = Carried.of(frame, op["initial_values"])
     left: Carried | None = None
+    watch = progress.Watch(frame, op)
     for number in rounds:
         assert going is not None, "a round has lanes"
         if trips is not None and trips.dim():
@@ -107,11 +105,11 @@ def _run_loop(frame: Frame, op: Op) -> bool:
         exits: Exits = {"continue": None, "break": None}
         run_block(frame, op["body"], (op, exits))
         left = joined(op.results, left, exits["break"])
-        before, going = going, exits["continue"]
+        going = exits["continue"]
         if going is None:
             break
-        if trips is None and number >= PATIENCE and not number & (number - 1):
-            _check_progress(frame, op, before, going, number)
+        if trips is None:
+            watch.look(going, number)
     left = joined(op.results, left, going)
     if left is None:
         return False
@@ -135,12 +133,3 @@ def _count(frame: Frame, op: Op, number: int) -> None:
     counter: Value = op["body"].parameters[0]
     start, step = frame.get(op["start"]), frame.get(op["step"])
     frame.put(counter, (start + number * step).to(counter.element.held))
-
-
-def _check_progress(frame: Frame, op: Op, before: Carried, after: Carried, number: int) -> None:
-    if before.same(after):
-        text = (
-            f"a loop has run {number} times and changes nothing any more; if it waits for another"
-            " block, it may wait for ever on a GPU as well"
-        )
-        raise frame.fault(FaultKind.NO_PROGRESS, op, text)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
-from tile_backend.lowering.interpreter import bits, transfer, undetermined
+from tile_backend.lowering.interpreter import bits, indices, transfer, undetermined
 from tile_backend.lowering.interpreter.elements import Element
-from tile_backend.lowering.interpreter.faults import FaultKind
+from tile_backend.lowering.interpreter.faults import FaultKind, KernelFault
 from tile_backend.lowering.interpreter.frame import Frame, lanes_first
 from tile_backend.lowering.interpreter.memory import Place, Segment
 from tile_backend.lowering.interpreter.program import Op
@@ -41,10 +41,11 @@ def chosen_elements(frame: Frame, op: Op) -> torch.Tensor | None:
     if op["mask"] is not None:
         undetermined.refuse(frame, op, op["mask"], "decides whether memory is accessed")
     mask = _mask(frame, op)
-    if frame.live is None:
-        return mask
-    alive = lanes_first(frame.live, op["pointer"].rank)
-    return alive if mask is None else mask & alive
+    if frame.live is not None:
+        alive = lanes_first(frame.live, op["pointer"].rank)
+        mask = alive if mask is None else mask & alive
+    indices.check(frame, op, mask)
+    return mask
 
 
 def _mask(frame: Frame, op: Op) -> torch.Tensor | None:
@@ -66,7 +67,7 @@ def places(
         lowest = int(addresses[left].min())
         segment = frame.run.memory.segment(lowest, lowest + itemsize - 1)
         if segment is None:
-            segment = transfer.segment_of(frame, op, lowest, lowest + itemsize - 1)
+            raise _stray(frame, op, left & (addresses == lowest))
         here = left & (addresses < segment.address + segment.size)
         _check_elements(frame, op, segment, addresses[here], here)
         elements = torch.div(addresses[here] - segment.address, itemsize, rounding_mode="floor")
@@ -86,10 +87,15 @@ def _check_elements(
     if not bool(found.all()):
         wrong = torch.zeros_like(here)
         wrong[here] = ~found
-        names = ", ".join(f"`{a.name}` {list(a.sizes)}" for a in segment.arrays)
-        text = f"an address, with no bounds check, is that of no element of {names}"
-        varying = wrong if wrong.dim() > op["pointer"].rank else None
-        raise frame.fault(FaultKind.OUT_OF_BOUNDS, op, text, varying)
+        raise _stray(frame, op, wrong)
+
+
+def _stray(frame: Frame, op: Op, wrong: torch.Tensor) -> KernelFault:
+    arrays = [a for s in frame.run.memory.segments for a in s.arrays]
+    names = ", ".join(f"`{a.name}` {list(a.sizes)}" for a in arrays)
+    text = f"an address, with no bounds check, is that of no element of {names}"
+    varying = wrong if wrong.dim() > op["pointer"].rank else None
+    return frame.fault(FaultKind.BAD_ADDRESS, op, text, varying)
 
 
 def spread(frame: Frame, tile: torch.Tensor, rank: int) -> torch.Tensor:

@@ -47,13 +47,13 @@ def assign(frame: Frame, op: Op, look: Look) -> torch.Tensor:
 @moves("tile_reshape")
 def reshape(frame: Frame, op: Op, look: Look) -> torch.Tensor:
     x = look(op["x"])
-    return x.reshape(*x.shape[: lane_axes(op["x"], x)], *op.result.shape)
+    return x.reshape((*x.shape[: lane_axes(op["x"], x)], *op.result.shape))
 
 
 @moves("tile_broadcast")
 def broadcast(frame: Frame, op: Op, look: Look) -> torch.Tensor:
     x = look(op["x"])
-    return x.expand(*x.shape[: lane_axes(op["x"], x)], *op.result.shape)
+    return x.expand((*x.shape[: lane_axes(op["x"], x)], *op.result.shape))
 
 
 @moves("tile_permute")
