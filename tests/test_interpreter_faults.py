@@ -9,7 +9,8 @@ import cuda.tile as ct
 import pytest
 import torch
 
-from tests.interpreter_mistakes import MISTAKES, ZERO, adds
+from tests.interpreter_mistaken_kernels import ZERO, adds
+from tests.interpreter_mistakes import MISTAKES
 from tile_backend.lowering.interpreter.faults import FaultKind, KernelFault
 from tile_backend.lowering.interpreter.launch import interpret
 from tile_backend.lowering.kernels.signature import signature_for
@@ -33,7 +34,7 @@ def test_a_mistake_is_found_in_any_order(name: str, order: dict[str, Any]) -> No
     assert e.value.source is not None
     line = linecache.getline(e.value.source.path, e.value.source.line)
     assert mistake.line in line, f"{e.value} blames {line!r}"
-    assert str(e.value).startswith(f"kernel {e.value.kernel} at interpreter_mistakes.py:")
+    assert str(e.value).startswith(f"kernel {e.value.kernel} at interpreter_mistaken_kernels.py:")
 
 
 @ct.kernel

@@ -11,6 +11,8 @@ import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
+
 from tile_backend.lowering.interpreter.faults import FaultKind
 from tile_backend.lowering.interpreter.frame import Frame
 from tile_backend.lowering.interpreter.program import Op, Program, Value
@@ -74,7 +76,7 @@ def _is_stride(value: Value, stride: Value, made: Mapping[Value, Op]) -> bool:
     return origin is stride or (origin in made and made[origin].opcode == "typed_const")
 
 
-def check(frame: Frame, op: Op, chosen: object) -> None:
+def check(frame: Frame, op: Op, chosen: torch.Tensor | None) -> None:
     """Every chosen index is on its axis; chosen: a bool that broadcasts, or None for all."""
     known = indexed(frame.run.program).get(op["pointer"])
     if known is None:
