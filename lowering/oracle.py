@@ -7,7 +7,9 @@ floats mean float64, and a result that is narrower all the same is an error. See
 
 from __future__ import annotations
 
+import copy
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +34,8 @@ CASTS: Mapping[Any, Callable[..., torch.Tensor]] = {
     torch.Tensor.half: torch.Tensor.double,
     torch.Tensor.bfloat16: torch.Tensor.double,
 }
+GROUPED_PRODUCT = "_grouped_mm"
+"""What `F.grouped_mm` calls: it has no float64."""
 
 
 class Float64(TorchFunctionMode):
@@ -64,6 +68,8 @@ class Float64(TorchFunctionMode):
         args, kwargs = pytree.tree_map_only(torch.dtype, _wide, (args, dict(kwargs or {})))
         if isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
             func = self._reference_of(func) or func
+        if getattr(func, "__name__", "") == GROUPED_PRODUCT:
+            func = _grouped_product
         result = CASTS.get(func, func)(*args, **kwargs)
         for value in pytree.tree_leaves(result):
             if isinstance(value, torch.Tensor) and value.dtype in WIDE:
@@ -102,9 +108,36 @@ def float64(function: Callable[..., Any]) -> Callable[..., Any]:
 def widened(tree: Any) -> Any:
     """The same tree with floating and complex tensors in float64 and complex128.
 
-    Differentiable: gradients of a widened tensor reach the original.
+    Differentiable: gradients of a widened tensor reach the original. A module is a copy of its own.
     """
-    return pytree.tree_map_only(torch.Tensor, lambda t: t.to(_wide(t.dtype)), tree)
+
+    def leaf(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.to(_wide(value.dtype))
+        return _widened_module(value) if isinstance(value, torch.nn.Module) else value
+
+    return pytree.tree_map(leaf, tree)
+
+
+def _widened_module(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy; `Module.double` leaves complex buffers as they are."""
+    wide = copy.deepcopy(module).double()
+    for buffer in wide.buffers():
+        if buffer.is_complex():
+            buffer.data = buffer.to(torch.complex128)
+    return wide
+
+
+def _grouped_product(
+    rows: torch.Tensor,
+    weights: torch.Tensor,
+    offs: torch.Tensor,
+    bias: None = None,
+    out_dtype: torch.dtype = torch.float64,
+) -> torch.Tensor:
+    """rows [N, K], weights [G, K, M]: group i ends before row offs[i]. torch has no bias there."""
+    groups = zip(itertools.pairwise([0, *offs.tolist()]), weights, strict=True)
+    return torch.cat([rows[start:end] @ weight for (start, end), weight in groups])
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -13,10 +13,12 @@ import pytest
 import torch
 
 from tests import expectations
-from tests.models import budget, named, oracle
+from tests.models import named
 from tests.models.inputs import INPUTS
 from tests.models.run import observe, ours, plain
 from tests.models.scenario import ALL, CHOSEN, Scenario
+from tile_backend.lowering import oracle
+from tile_backend.lowering.budget import within_budget
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -37,7 +39,7 @@ def eager_logits(model: torch.nn.Module, scenario: Scenario) -> torch.Tensor:
 
 def exact_logits(model: torch.nn.Module, scenario: Scenario) -> torch.Tensor:
     wide = oracle.widened(model)
-    with torch.no_grad(), oracle.float64():
+    with torch.no_grad(), oracle.Float64():
         logits = wide(**INPUTS[scenario.call](wide)).logits
     assert isinstance(logits, torch.Tensor)
     return logits
@@ -48,12 +50,10 @@ def test_sites_and_logits(name: str, scenario: Scenario) -> None:
     run, model = observe(name, scenario)
     expected = expectations.load(name)[scenario.name]
     assert {"graphs": run.graphs, "sites": run.counts} == expected
-    budget.assert_within(
-        run.output.logits,
-        eager_logits(model, scenario),
-        exact_logits(model, scenario),
-        f"{name}, {scenario.name}",
+    verdict = within_budget(
+        run.output.logits, exact_logits(model, scenario), eager_logits(model, scenario)
     )
+    assert verdict, f"{name}, {scenario.name}: logits: {verdict}"
 
 
 @pytest.mark.parametrize("name", named.CONFIGURATIONS)

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from tests import expectations
-from tests.models import budget, oracle, plain
+from tests.models import plain
 from tests.models.plain_run import SCENARIOS, PlainScenario, observe_plain
+from tile_backend.lowering import oracle
+from tile_backend.lowering.budget import within_budget
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -18,12 +20,10 @@ def test_sites_and_outputs(name: str, scenario: PlainScenario) -> None:
     run, model, inputs = observe_plain(name, scenario)
     expected = expectations.load(name)[scenario.name]
     assert {"graphs": run.graphs, "sites": run.counts} == expected
-    wide, wide_inputs = oracle.widened(model), oracle.widened(inputs)
     with torch.no_grad():
-        eager = model(*inputs)
-        with oracle.float64():
-            exact = wide(*wide_inputs)
-    budget.assert_within(run.output, eager, exact, f"{name}, {scenario.name}")
+        eager, exact = model(*inputs), oracle.float64(oracle.widened(model))(*inputs)
+    verdict = within_budget(run.output, exact, eager)
+    assert verdict, f"{name}, {scenario.name}: {verdict}"
 
 
 WHAT_IS_THERE = {

@@ -87,6 +87,10 @@ NAN, INF = float("nan"), float("inf")
         (1.0, NAN, NAN, False),
         (-INF, INF, INF, False),
         (INF, INF, INF, True),
+        (NAN, 1.0, INF, False),  # NaN is worse than an overflow
+        (INF, 1.0, NAN, True),
+        (NAN, NAN, 1.0, False),  # the original's value is what users know
+        (1.0, NAN, 1.0, True),
     ),
 )
 def test_infinities_and_nans(y: float, y64: float, y_ref: float, ok: bool) -> None:
@@ -117,6 +121,15 @@ def test_integers_and_booleans_must_be_equal() -> None:
     flags = torch.tensor([True, False])
     assert within_budget(flags, flags, flags)
     assert not within_budget(~flags, flags, flags)
+
+
+def test_complex_numbers_are_measured_by_their_parts() -> None:
+    exact = torch.tensor([1 + 2j, 0.5j], dtype=torch.complex128)
+    original = exact.to(torch.complex64)
+    step = torch.tensor([2**-22 * 1j, 0])
+    assert within_budget(original + step, exact, original)
+    assert not within_budget(original + 2 * step, exact, original)
+    assert not within_budget(original.conj(), exact, original)
 
 
 def test_a_different_number_of_outputs_is_an_error() -> None:

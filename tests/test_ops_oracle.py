@@ -72,6 +72,37 @@ def test_integers_and_booleans_stay() -> None:
     assert [t.dtype for t in oracle.widened([mask, index])] == [torch.bool, torch.int64]
 
 
+class Rotated(torch.nn.Module):
+    """A buffer of complex numbers, which `Module.double` leaves narrow, and a cast."""
+
+    angles: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+        self.register_buffer("angles", torch.polar(torch.ones(2), torch.tensor([0.1, 0.2])))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rotated = torch.view_as_complex(self.linear(x).float().view(-1, 2, 2)) * self.angles
+        return torch.view_as_real(rotated)
+
+
+def test_a_module_is_widened_as_a_copy() -> None:
+    module, x = Rotated(), torch.randn(3, 4)
+    wide = oracle.widened({"module": module})["module"]
+    assert oracle.float64(wide)(x).dtype == torch.float64
+    assert module.linear.weight.dtype == torch.float32
+    assert module.angles.dtype == torch.complex64
+
+
+def test_a_grouped_product_has_a_float64_form() -> None:
+    rows, weights = torch.randn(5, 8), torch.randn(2, 8, 3)
+    ends = torch.tensor([2, 5], dtype=torch.int32)
+    exact = oracle.float64(F.grouped_mm)(rows, weights, offs=ends)
+    assert torch.equal(exact[:2], rows[:2].double() @ weights[0].double())
+    assert torch.equal(exact[2:], rows[2:].double() @ weights[1].double())
+
+
 def test_gradients_reach_the_narrow_input() -> None:
     x = torch.tensor([0.1], requires_grad=True)
     oracle.float64(lambda x: x.float() ** 2)(x).sum().backward()

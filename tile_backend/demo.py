@@ -6,7 +6,6 @@ Inductor; the third run puts our ops in all the same, to show that they compute 
 
 from __future__ import annotations
 
-import copy
 import sys
 import time
 import warnings
@@ -19,7 +18,7 @@ import transformers
 
 import tile_backend
 from tile_backend.lowering.budget import within_budget
-from tile_backend.lowering.oracle import Float64
+from tile_backend.lowering.oracle import Float64, widened
 
 TYPES = {"llama": transformers.LlamaConfig, "qwen3": transformers.Qwen3Config}
 SIZES = {
@@ -73,9 +72,8 @@ def show(name: str, device: str, folder: Path) -> None:
 
 def in_float64(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
     """The logits of the same weights and the same code in float64."""
-    wide = copy.deepcopy(model).double()
     with Float64():
-        logits: torch.Tensor = wide(ids).logits
+        logits: torch.Tensor = widened(model)(ids).logits
     return logits
 
 

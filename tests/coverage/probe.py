@@ -14,7 +14,9 @@ from tests.coverage import compare
 from tests.coverage.call import Call
 from tests.coverage.count import count
 from tests.coverage.rewriting import rewritten
-from tests.models import budget, inputs, oracle
+from tests.models import inputs
+from tile_backend.lowering import oracle
+from tile_backend.lowering.budget import within_budget
 from tile_backend.tiny_model import tiny_model
 
 
@@ -32,9 +34,7 @@ def place(error: BaseException) -> str:
 
 @torch.no_grad()
 def exact_logits(model: torch.nn.Module, arguments: dict[str, Any]) -> torch.Tensor:
-    wide, wide_arguments = oracle.widened(model), oracle.widened(arguments)
-    with oracle.float64():
-        return wide(**wide_arguments).logits
+    return oracle.float64(oracle.widened(model))(**arguments).logits
 
 
 def difference(actual: torch.Tensor, eager: torch.Tensor, model: Any, arguments: Any) -> str:
@@ -45,11 +45,8 @@ def difference(actual: torch.Tensor, eager: torch.Tensor, model: Any, arguments:
         exact = exact_logits(model, arguments)
     except Exception as error:  # noqa: BLE001 - code of any model
         return f"no oracle: {sentence(error)}"
-    try:
-        budget.assert_within(actual, eager, exact, "logits")
-    except AssertionError as error:
-        return str(error)
-    return ""
+    verdict = within_budget(actual, exact, eager)
+    return "" if verdict else f"logits: {verdict}"
 
 
 def missed_object(missed: compare.Missed) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Everything is compared within the error budget; the oracle is the function itsel
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,10 @@ import torch
 from torch.utils import _pytree as pytree
 
 import tile_backend
-from tests.models import budget, oracle
 from tests.models.run import REWRITTEN
 from tile_backend.inductor import without_codegen
+from tile_backend.lowering import oracle
+from tile_backend.lowering.budget import within_budget
 
 Function = Callable[..., Any]
 
@@ -66,25 +68,15 @@ def assert_like_eager(
 ) -> tile_backend.Report:
     """Assert that backend="tilegym" computes what eager computes; the report of the compile."""
     eager = outcome(function, copies(inputs))
-    wide_inputs = oracle.widened(copies(inputs))
-    with oracle.float64():
-        exact = outcome(function, wide_inputs)
+    exact = oracle.float64(functools.partial(outcome, function))(copies(inputs))
     torch._dynamo.reset()
     with without_codegen():
         compiled = torch.compile(
             function, backend="tilegym", options=dict(options), dynamic=dynamic
         )
         actual = outcome(compiled, copies(inputs))
-    assert len(actual) == len(eager)
-    for index, (ours, theirs, wide) in enumerate(zip(actual, eager, exact, strict=True)):
-        assert ours.shape == theirs.shape, f"value {index}: {ours.shape} for {theirs.shape}"
-        if theirs.is_floating_point():
-            budget.assert_within(ours, theirs, wide, f"value {index}")
-        elif theirs.is_complex():
-            real = (torch.view_as_real(t) for t in (ours, theirs, wide))
-            budget.assert_within(*real, what=f"value {index}")
-        else:
-            assert torch.equal(ours, theirs), f"value {index}"
+    verdict = within_budget(actual, exact, eager)
+    assert verdict, f"outputs, inputs after the call, and gradients: {verdict}"
     report = tile_backend.last_report()
     assert report is not None, "the backend was not called"
     return report
