@@ -20,6 +20,7 @@ from tile_backend.lowering.kernels.rows import (
     rounded,
     row_index,
     row_mean,
+    row_mean_of_any,
     store_piece,
     within_row,
 )
@@ -38,7 +39,7 @@ def centred_rows(
     pieces: tuple[ct.Tile, ...], N: int, ROUNDING: int, dtype: ct.DType
 ) -> tuple[ct.Tile, ...]:
     """x - mean(x), and 0 beyond the N features."""
-    mean = row_mean(pieces, N)
+    mean = row_mean_of_any(pieces, N)
     if ROUNDING == EVERY_OP:
         mean = rounded(mean, dtype)
     centred: tuple[ct.Tile, ...] = ()

@@ -71,6 +71,15 @@ def row_mean(pieces: tuple[ct.Tile, ...], N: int) -> ct.Tile:
     return ct.sum(total, axis=1, keepdims=True) / N
 
 
+def row_mean_of_any(pieces: tuple[ct.Tile, ...], N: int) -> ct.Tile:
+    """row_mean, also where the sum of the features would overflow: shares of it are added."""
+    share = ct.static_eval(0.5 ** (N - 1).bit_length())  # a power of two: rounds nothing
+    total = pieces[0] * share
+    for piece in ct.static_iter(pieces[1:]):
+        total = total + piece * share
+    return ct.sum(total, axis=1, keepdims=True) / (N * share)
+
+
 def within_row(piece: ct.Tile, j: int, N: int) -> ct.Tile:
     """Piece j with the elements beyond the N features set to 0."""
     BLOCK = piece.shape[1]

@@ -1,0 +1,124 @@
+"""Every kernel, run by the interpreter, against float64 and within the budget of its reference.
+
+Every dtype in every class of shapes and values; every rounding mode and optional operand; every
+head width; every sample of the compile matrix. And whatever runs together: the same bits.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from tests.kernel_cases import CLASSES, DTYPES, HEAD_WIDTHS, OPS, arguments_of, heads
+from tests.op_samples import CASES, Case, arguments
+from tile_backend.lowering import interpreted, launch_recipe, oracle, reference
+from tile_backend.lowering.custom_op import Record, record
+from tile_backend.lowering.interpreter.launch import interpret
+from tile_backend.lowering.kernel_launch import KernelFallbackWarning
+
+
+@pytest.fixture(autouse=True)
+def no_fallback() -> Iterator[None]:
+    """A kernel that cannot run is a failure here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", KernelFallbackWarning)
+        yield
+
+
+def outputs_of(op: Record, values: dict[str, Any]) -> list[torch.Tensor]:
+    """Its results' tensors, full of something that no kernel computes."""
+    made = reference.as_tuple(op.op.outputs(**values))
+    return [out.fill_(-77) for out in made]
+
+
+def right_where_ours_is(
+    ours: torch.Tensor, exact: torch.Tensor, theirs: torch.Tensor
+) -> torch.Tensor:
+    """The reference's result, corrected where the exact one is infinite or NaN, and ours is that.
+
+    torch's gelu of infinity is NaN, and its attention of -inf scores only is 0.
+    """
+    same = (ours == exact) | (ours.isnan() & exact.isnan())
+    return torch.where(same & ~exact.isfinite(), ours, theirs)
+
+
+def check(op: Record, values: dict[str, Any]) -> None:
+    """The kernel's results are within the budget that the reference's errors give."""
+    before = {n: v.clone() for n, v in values.items() if isinstance(v, torch.Tensor)}
+    ours = outputs_of(op, values)
+    interpreted.run(op, values, ours)
+    theirs = reference.run(op.op, values)
+    exact = reference.as_tuple(oracle.float64(op.op.reference)(**values))
+    theirs = tuple(map(right_where_ours_is, ours, exact, theirs))
+    verdict = oracle.within_budget(ours, exact, theirs)
+    assert verdict, str(verdict)
+    for name, tensor in before.items():
+        assert torch.equal(tensor.nan_to_num(77), values[name].nan_to_num(77)), f"{name} is written"
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("op", OPS)
+def test_kernels_are_within_budget(op: str, name: str, dtype: torch.dtype) -> None:
+    check(record(op), arguments_of(op, name, dtype))
+
+
+@pytest.mark.parametrize("contiguous", (True, False), ids=["contiguous", "strided"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_mode_is_within_budget(case: Case, dtype: torch.dtype, contiguous: bool) -> None:
+    check(case.record, arguments(case, dtype, contiguous=contiguous))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("width", HEAD_WIDTHS)
+@pytest.mark.parametrize("op", ("attention", "rotary_qk"))
+def test_head_widths(op: str, width: int, dtype: torch.dtype) -> None:
+    given = {"is_causal": True} if op == "attention" else {}
+    values = record(op).signature.bind((), heads(op, (4, 70, width), (2, 70), dtype, **given))
+    if op == "attention" and dtype is torch.float32 and width > 128:
+        with pytest.raises(KernelFallbackWarning, match="a torch.float32 head is 1 to 128 wide"):
+            check(record(op), values)
+        return
+    check(record(op), values)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_results_do_not_depend_on_what_runs_together(op: str) -> None:
+    """One block at a time, some, all, and the last ones first: the same bits."""
+    declared, values = record(op), arguments_of(op, "ragged", torch.bfloat16)
+    results = []
+    for order in (
+        {},
+        {"blocks_at_once": 1},
+        {"blocks_at_once": 3},
+        {"blocks_at_once": 100_000},
+        {"blocks_at_once": 2, "reverse": True},
+    ):
+        outputs = outputs_of(declared, values)
+        given = (*values.values(), *outputs)
+        described = launch_recipe.describe(given)
+        recipe = launch_recipe.recipe(op, declared.signature.names, described, "sm_90")
+        assert recipe is not None
+        interpret(recipe.grid, recipe.kernel, recipe.arguments(given), **order)
+        results.append(outputs)
+    for others in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], others, strict=True))
+
+
+@pytest.mark.parametrize("op", ("add_rms_norm", "rotary_qk"))
+@pytest.mark.parametrize("dead", (0, 1))
+def test_a_result_that_nobody_reads_is_not_computed(op: str, dead: int) -> None:
+    declared, values = record(op), arguments_of(op, "ragged", torch.float16)
+    whole = outputs_of(declared, values)
+    interpreted.run(declared, values, whole)
+    partial: list[torch.Tensor | None] = list(outputs_of(declared, values))
+    partial[dead] = None
+    interpreted.run(declared, values, partial)
+    kept = partial[1 - dead]
+    assert kept is not None
+    assert torch.equal(kept, whole[1 - dead])
