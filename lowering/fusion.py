@@ -101,7 +101,10 @@ class Shape:
 
 
 Limit = Callable[[Mapping[str, Any]], Reason | None]
-"""Takes the op's arguments by name (fake tensors and numbers); None means the site is allowed."""
+"""Takes the op's arguments by name (fake tensors and numbers); None means the site is allowed.
+
+A comparison of a dynamic size becomes a guard: a size with another answer is another compile.
+"""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -26,13 +26,11 @@ class ReasonKind(enum.StrEnum):
     SEMANTICS_UNSUPPORTED = "semantics_unsupported"
     MUTATION_BARRIER = "mutation_barrier"
     TENSOR_SUBCLASS = "tensor_subclass"
-    OVERLAPS = "overlaps"
     EXCLUDED_BY_USER = "excluded_by_user"
     NOT_PROFITABLE = "not_profitable"
     VERIFY_FAILED = "verify_failed"
     MISSING_KERNEL = "missing_kernel"
     MISSING_DEPENDENCY = "missing_dependency"
-    INTERNAL_ERROR = "internal_error"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,9 +31,9 @@ def test_text_of_an_empty_report() -> None:
 
 def test_text_says_why_graphs_ended_and_where_capture_stopped() -> None:
     report = Report("f").extended([norm("a")], GraphFacts(break_reason="print at f.py:3"))
-    report = report.extended([norm("b")], GraphFacts(cache="warm")).ended("f.py:9: calls numpy")
+    report = report.extended([norm("b")], GraphFacts()).ended("f.py:9: calls numpy")
     lines = report.to_text().splitlines()
-    assert lines[0].endswith("(2 graphs, f, cache warm)")
+    assert lines[0].endswith("(2 graphs, f)")
     assert lines[-2:] == ["graph 0 ended: print at f.py:3", "incomplete  f.py:9: calls numpy"]
 
 

@@ -208,24 +208,6 @@ class ExpectationMissed(TileBackendWarning):
     )
 
 
-class FellBack(TileBackendWarning):
-    """A site that was to run a kernel runs its reference."""
-
-    template = (
-        "{fusion} runs its reference instead of its kernel: {cause}. The result is the same, only "
-        "slower. Reproduce it: {command}."
-    )
-
-
-class KernelsUnavailable(TileBackendWarning):
-    """The kernel compiler or a part of it is missing on a machine with a GPU."""
-
-    template = (
-        "no kernel can run here: {cause}. Models compile and stay correct, with the code of "
-        "Inductor. Install what is missing: {command}; `python -m tile_backend doctor` shows more."
-    )
-
-
 class UnmatchedGlob(TileBackendWarning):
     """A glob of include or exclude that covers no module."""
 

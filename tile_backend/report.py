@@ -29,7 +29,6 @@ class GraphFacts:
     symbols:      its dynamic sizes, as Dynamo names them: ("s27", "s53").
     ops:          how many calls it holds.
     break_reason: why Dynamo ended it early, with file and line, or "".
-    cache:        "cold" or "warm", "" where it is not known.
     anchored:     fusions whose anchor ops occur, found or not.
     """
 
@@ -37,7 +36,6 @@ class GraphFacts:
     symbols: tuple[str, ...] = ()
     ops: int = 0
     break_reason: str = ""
-    cache: str = ""
     anchored: tuple[str, ...] = ()
 
 

@@ -56,18 +56,15 @@ def headline(report: Report) -> str:
 
 
 def facts(report: Report) -> list[str]:
-    """Number of graphs, title, dtypes, dynamic sizes, cache state; what is unknown is left out."""
+    """Number of graphs, title, dtypes, dynamic sizes; what is unknown is left out."""
     graphs = len(report.graphs)
     found = [f"{graphs} graph{plural(graphs)}" if graphs != 1 else "graph 1/1", report.title]
     dtypes = dict.fromkeys(dtype for graph in report.graphs for dtype in graph.dtypes)
     symbols = dict.fromkeys(symbol for graph in report.graphs for symbol in graph.symbols)
-    caches = dict.fromkeys(graph.cache for graph in report.graphs if graph.cache)
     if dtypes:
         found.append("+".join(dtypes))
     if symbols:
         found.append(f"{','.join(symbols)} dynamic")
-    if caches:
-        found.append(f"cache {'+'.join(caches)}")
     return [fact for fact in found if fact]
 
 
