@@ -147,6 +147,16 @@ class Fusion:
     def op(self, name: str = "") -> Op:
         return next(op for op in self.ops if not name or op.name == name)
 
+    @property
+    def supported(self) -> tuple[Spelling, ...]:
+        """The spellings that become an op."""
+        return tuple(spelling for spelling in self.spellings if spelling.declined is None)
+
+    @property
+    def declined(self) -> tuple[Spelling, ...]:
+        """The forms that are recognised and that no op has."""
+        return tuple(spelling for spelling in self.spellings if spelling.declined is not None)
+
 
 @dataclasses.dataclass(frozen=True)
 class Merge:

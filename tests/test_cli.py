@@ -134,6 +134,10 @@ def test_fusions_are_listed_with_their_ops(capsys: pytest.CaptureFixture[str]) -
     for fusion, row in zip(all_fusions(), rows, strict=True):
         assert row.endswith(fusion.summary)
         assert ", ".join(op.name for op in fusion.ops) in row
+        declined = sum(spelling.declined is not None for spelling in fusion.spellings)
+        supported = len(fusion.spellings) - declined
+        assert row.split()[1:3] == [str(supported), str(declined)]
+    assert any(int(row.split()[2]) for row in rows), "attention has forms without an op"
 
 
 def test_doctor_examines_this_machine(capsys: pytest.CaptureFixture[str]) -> None:

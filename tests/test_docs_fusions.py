@@ -46,13 +46,14 @@ def test_each_near_miss_is_listed_with_its_words() -> None:
     assert "- `eps_outside_root`: epsilon is added after the root. Fix: add it to the mean" in text
 
 
-def test_a_declined_form_is_a_limit_and_no_spelling() -> None:
+def test_a_declined_form_is_counted_apart_from_spellings() -> None:
     reason = Reason(ReasonKind.SEMANTICS_UNSUPPORTED, "no kernel for this", fix="write it plainly")
     plain = BY_NAME["softmax"]
     declined = Spelling(plain.spellings[0].function, declined=reason, name="odd_form")
     extended = dataclasses.replace(plain, spellings=(*plain.spellings, declined, declined))
-    assert row(extended)[3:6] == (row(plain)[3], row(plain)[4], str(int(row(plain)[5]) + 1))
-    assert "- no kernel for this. Fix: write it plainly" in section(extended)
+    assert row(plain)[4] == "0"
+    assert row(extended) == (*row(plain)[:4], "2", *row(plain)[5:])
+    assert "- 2 forms: no kernel for this. Fix: write it plainly\n" in section(extended)
     assert "odd_form" not in section(extended)
 
 

@@ -180,11 +180,12 @@ def run_fusions(_: argparse.Namespace) -> int:
     from tile_backend.registry import known_fusions
     from tile_backend.report_text import aligned
 
-    rows = [
-        (f.name, f"{len(f.spellings)} spellings", ", ".join(op.name for op in f.ops), f.summary)
-        for f in known_fusions()
-    ]
-    print("\n".join(aligned([("fusion", "found in", "ops", "what it is"), *rows])))
+    rows = [("fusion", "spellings", "declined", "ops", "what it is")]
+    for fusion in known_fusions():
+        ops = ", ".join(op.name for op in fusion.ops)
+        counts = str(len(fusion.supported)), str(len(fusion.declined))
+        rows.append((fusion.name, *counts, ops, fusion.summary))
+    print("\n".join(aligned(rows)))
     return 0
 
 
