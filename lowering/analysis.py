@@ -7,12 +7,12 @@ in-place arithmetic (see in_place). `Analysis.apply` puts in the ops that the ga
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import fx
 
-from tile_backend.lowering import describe, in_place, inline, rewrite, safe_spelling
+from tile_backend.lowering import describe, in_place, inline, rewrite, safe_spelling, site_kernels
 from tile_backend.lowering.anchors import anchors
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.gate import Verdict, decide
@@ -50,15 +50,21 @@ class Analysis:
                 module.recompile()
 
 
-def analyse(module: fx.GraphModule, registry: Registry, allows: Allows, kernels: str) -> Analysis:
-    """kernels: the option tilegym.kernels."""
+def analyse(
+    module: fx.GraphModule,
+    registry: Registry,
+    allows: Allows,
+    kernels: str,
+    compiles: bool = False,
+) -> Analysis:
+    """kernels: the option tilegym.kernels. compiles: kernels are compiled, not only looked for."""
     sites: list[Site] = []
     anchored: set[str] = set()
     accepted = []
     for part in bodies(module):
         inline.inline(part)
         in_place.functionalise(part)
-        found, names, candidates = analyse_one(part, registry, allows, kernels)
+        found, names, candidates = analyse_one(part, registry, allows, kernels, compiles)
         sites += found
         anchored |= names
         accepted.append((part, candidates))
@@ -66,11 +72,11 @@ def analyse(module: fx.GraphModule, registry: Registry, allows: Allows, kernels:
 
 
 def analyse_one(
-    module: fx.GraphModule, registry: Registry, allows: Allows, kernels: str
+    module: fx.GraphModule, registry: Registry, allows: Allows, kernels: str, compiles: bool
 ) -> tuple[list[Site], set[str], tuple[Candidate, ...]]:
     canonical = CanonicalGraph(module.graph)
     planned = merge(plan(canonical, registry.matcher, allows), canonical)
-    verdicts = [judge(candidate, kernels) for candidate in planned.chosen]
+    verdicts = judge(planned.chosen, kernels, compiles)
     misses = registry.near_misses.search(canonical, registry.fusions, planned.covered)
     order = canonical.effects.position
     placed: list[tuple[fx.Node, Site]] = [
@@ -85,9 +91,11 @@ def analyse_one(
     return [site for _, site in placed], meant, put_in
 
 
-def judge(candidate: Candidate, kernels: str) -> Verdict:
-    assert candidate.call is not None
-    return decide(candidate.match.fusion, candidate.call, kernels)
+def judge(candidates: Sequence[Candidate], kernels: str, compiles: bool) -> list[Verdict]:
+    """What runs at each site, with its kernel's code at hand."""
+    pairs = [(c.match.fusion, c.call) for c in candidates if c.call is not None]
+    verdicts = [decide(fusion, call, kernels) for fusion, call in pairs]
+    return site_kernels.settle([call for _, call in pairs], verdicts, kernels, compiles)
 
 
 def bodies(module: fx.GraphModule) -> Iterator[fx.GraphModule]:

@@ -40,7 +40,7 @@ class Verdict:
 
 def decide(fusion: Fusion, call: Call, kernels: str) -> Verdict:
     """kernels: the option tilegym.kernels, "auto", "always" or "never"."""
-    device = next(a.device for a in call.arguments.values() if isinstance(a, torch.Tensor))
+    device = device_of(call)
     if kernels == "never":
         return Verdict(Decision("reference", 'tilegym.kernels is "never"'), put_in=False)
     if kernels == "auto" and device.type != "cuda":
@@ -61,20 +61,25 @@ def refused(call: Call, device: torch.device) -> Reason | None:
     """Why the op's kernel does not take these dtypes, shapes and strides, as its plan says."""
     from tile_backend.lowering.kernels.launch_plan import KernelLimit
 
-    capability = capability_of(device.index or 0) or ASSUMED_CAPABILITY
     values = [example(v) for v in (*call.arguments.values(), *call.outputs)]
     try:
-        recipe(
-            call.op.name,
-            tuple(call.arguments),
-            describe(values),
-            f"sm_{capability[0]}{capability[1]}",
-        )
+        recipe(call.op.name, tuple(call.arguments), describe(values), architecture(device))
     except KernelLimit as limit:
         return limit.reason
     except NoKernelError as error:
         return Reason(ReasonKind.MISSING_KERNEL, str(error))
     return None
+
+
+def device_of(call: Call) -> torch.device:
+    """Where the call runs."""
+    return next(a.device for a in call.arguments.values() if isinstance(a, torch.Tensor))
+
+
+def architecture(device: torch.device) -> str:
+    """The GPU as compilers name it: "sm_90"."""
+    major, minor = capability_of(device.index or 0) or ASSUMED_CAPABILITY
+    return f"sm_{major}{minor}"
 
 
 def example(value: Any) -> Any:

@@ -24,15 +24,21 @@ from torch._inductor.lowering import fallback_handler, register_lowering
 from torch._inductor.utils import convert_shape_to_inductor
 from torch._inductor.virtualized import V
 
-from tile_backend.lowering import custom_op, provenance
+from tile_backend.lowering import custom_op, gate, provenance
 from tile_backend.lowering.fusion import Fusion
+from tile_backend.lowering.node import Size
+from tile_backend.lowering.site_kernels import LaunchSite
+from tile_backend.lowering.tensor_layout import Layout
 
-__all__ = ["CustomGraphPass", "force_direct_launch", "install"]
+__all__ = ["CustomGraphPass", "force_direct_launch", "install", "written_launches"]
 
 IMPORT = "import tile_backend.lowering.launch_abi1 as _tg"
 
 _COMPILER_CONFIG: Any = torch.compiler.config  # its methods are installed at import
 _forced: contextvars.ContextVar[bool] = contextvars.ContextVar("force_direct_launch", default=False)
+_written: contextvars.ContextVar[list[LaunchSite] | None] = contextvars.ContextVar(
+    "written_launches", default=None
+)
 _installed: set[str] = set()
 
 
@@ -58,6 +64,20 @@ def force_direct_launch() -> Iterator[None]:
             yield
     finally:
         _forced.reset(token)
+
+
+@contextlib.contextmanager
+def written_launches() -> Iterator[list[LaunchSite]]:
+    """The launches in the code that is generated inside, with the layouts that they will get.
+
+    None for code that comes from a cache of Inductor's.
+    """
+    launches: list[LaunchSite] = []
+    token = _written.set(launches)
+    try:
+        yield launches
+    finally:
+        _written.reset(token)
 
 
 def _register(record: custom_op.Record) -> None:
@@ -135,13 +155,53 @@ class _Launch(ir.ExternKernel):
 
     def codegen_comment(self, wrapper: Any, *names: Any) -> None:
         super().codegen_comment(wrapper, *names)
+        wrapper.writeline(f"# {self.place()}")
+
+    def place(self) -> str:
+        """Op, module and source line."""
         meta = self.fx_node.meta if self.fx_node is not None else {}
         words = (
             f"tilegym.{self.record.op.name}",
             provenance.module_path(meta),
             provenance.source_line(meta),
         )
-        wrapper.writeline(f"# {'  '.join(word for word in words if word)}")
+        return "  ".join(word for word in words if word)
+
+    def note(self, outputs: Sequence[Any]) -> None:
+        """Tell `written_launches` what this launch gets; None for an output nobody reads."""
+        launches = _written.get()
+        if launches is None:
+            return
+        inputs = (value for value in self.inputs if isinstance(value, ir.IRNode))
+        constants = iter(self.constant_args)
+        arguments = [next(inputs if is_input else constants) for is_input in self.is_input]
+        values = tuple(_layout(v) if _is_input(v) else v for v in (*arguments, *outputs))
+        device = self.get_device_or_error()
+        launches.append(
+            LaunchSite(
+                self.record.op.name,
+                self.record.signature.names,
+                values,
+                gate.architecture(device),
+                self.place(),
+                V.graph.sizevars.shape_env,
+            )
+        )
+
+
+def _layout(node: Any) -> Layout:
+    """How a buffer, or a view of one, lies in memory."""
+    layout = node.get_layout()
+    return Layout(
+        tuple(map(_number, layout.size)),
+        tuple(map(_number, layout.stride)),
+        _number(layout.offset),
+        layout.dtype,
+    )
+
+
+def _number(expression: Any) -> Size:
+    return int(expression) if getattr(expression, "is_number", True) else expression
 
 
 class _LaunchOne(_Launch, ir.ExternKernelOut):
@@ -154,6 +214,7 @@ class _LaunchOne(_Launch, ir.ExternKernelOut):
 
     def codegen(self, wrapper: Any) -> None:
         wrapper.add_import_once(IMPORT)
+        self.note([self])
         super().codegen(wrapper)
 
 
@@ -191,5 +252,6 @@ class _LaunchSeveral(_Launch):
         self.codegen_comment(wrapper, self.python_kernel_name)
         names = [output.get_name() for output in self.outputs]
         live = ["None" if name in V.graph.removed_buffers else name for name in names]
+        self.note([None if n == "None" else o for n, o in zip(live, self.outputs, strict=True)])
         call = f"{self.python_kernel_name}({', '.join([*self.codegen_args(), *live])})"
         wrapper.writeline(f"{self.get_name()} = {call}")

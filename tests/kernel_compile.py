@@ -78,7 +78,7 @@ def compile_case(case: Case, wide: bool = False) -> tuple[Case, str]:
     launch = launch_of(case)
     kernel = launch.kernel.wide if wide else launch.kernel
     try:
-        kernel.built(signature_for(kernel, launch.args), case.arch)
+        kernel.build(kernel.code(signature_for(kernel, launch.args), case.arch))
     except BuildError as error:
         # A failure is one row of the matrix, which the test of its kernel shows.
         return case, str(error)

@@ -80,9 +80,9 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         module.graph.lint()
         return compile_(self, module, inputs)
 
-    def analysing(module: fx.GraphModule, *others: Any) -> Any:
+    def analysing(module: fx.GraphModule, *others: Any, **named: Any) -> Any:
         seen.append(printed(module))
-        return analyse(module, *others)
+        return analyse(module, *others, **named)
 
     monkeypatch.setattr(inductor.Inductor, "compile", compiling)
     monkeypatch.setattr(pipeline, "analyse", analysing)

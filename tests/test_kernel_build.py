@@ -45,7 +45,7 @@ def build(arch: str = "sm_90", function: Any = doubled, **hints: int) -> Any:
     """A kernel object of its own, without what the last one learnt."""
     kernel = compiled.Kernel(function, **hints)
     args = arguments() if function is doubled else arguments()[:1]
-    return kernel.built(signature_for(kernel, args), arch)
+    return kernel.build(kernel.code(signature_for(kernel, args), arch))
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def test_each_of_source_signature_architecture_hints_and_versions_is_another_ker
     build("sm_80")
     build(occupancy=2)
     kernel = compiled.Kernel(doubled)
-    kernel.built(signature_for(kernel, arguments(251)), "sm_90")
-    kernel.wide.built(signature_for(kernel.wide, arguments()), "sm_90")
+    kernel.build(kernel.code(signature_for(kernel, arguments(251)), "sm_90"))
+    kernel.wide.build(kernel.wide.code(signature_for(kernel.wide, arguments()), "sm_90"))
     fake.answers("release 13.5, V13.5.2")
     build()
     with monkeypatch.context() as patch:
@@ -135,10 +135,10 @@ FAILURES = {
 def test_a_compiler_that_fails_is_an_error_in_words(fake: Tileiras, body: str) -> None:
     fake.compiles_with(body)
     kernel = compiled.Kernel(doubled)
-    signature = signature_for(kernel, arguments())
+    code = kernel.code(signature_for(kernel, arguments()), "sm_90")
     for _ in range(2):  # the second time without asking the compiler again
         with pytest.raises(BuildError, match=FAILURES[body]) as error:
-            kernel.built(signature, "sm_90")
+            kernel.build(code)
         assert error.value.reason.kind is ReasonKind.MISSING_KERNEL
     assert len(fake.compiles()) == 1
     assert not fake.store.exists(), "nothing is kept of a failure"
@@ -253,12 +253,12 @@ def test_the_real_compiler_makes_a_cubin(
     """Through our runner the same image as through cuda-tile's own."""
     monkeypatch.setenv("TILEGYM_KERNEL_STORE", str(tmp_path))
     kernel = compiled.Kernel(doubled)
-    signature = kernel.stored_signature(signature_for(kernel, arguments()))
-    ours = kernel.built(signature, "sm_90")
+    code = kernel.code(signature_for(kernel, arguments()), "sm_90")
+    ours = kernel.build(code)
     compiler = tileiras.found()
     assert isinstance(compiler, tileiras.Compiler)
     theirs = _compile.compile_tile(
-        kernel._annotated_function, (signature,), "sm_90", kernel._compiler_options
+        kernel._annotated_function, (code.signature,), "sm_90", kernel._compiler_options
     )
     assert ours.image == theirs.cubin
     assert compiler.bytecode == _compile._get_max_supported_bytecode_version(None).as_string()

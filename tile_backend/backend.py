@@ -6,6 +6,7 @@ warning (an error when `tilegym.strict` is not "off").
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +15,13 @@ from typing import Any
 from torch import fx
 
 from tile_backend import inductor, pipeline, registry, scope, sessions
-from tile_backend.errors import AlreadyCompiled, InternalFailure, PassFailed
-from tile_backend.lowering import analysis, inductor_ir, recompute, undo
+from tile_backend.errors import AlreadyCompiled, FallbackRefused, InternalFailure, PassFailed
+from tile_backend.lowering import analysis, inductor_ir, recompute, site_kernels, undo
 from tile_backend.lowering.analysis import Analysis
+from tile_backend.lowering.site_kernels import LaunchSite
 from tile_backend.options import Options
+
+LOGGER = logging.getLogger(__name__)
 
 
 def tilegym(
@@ -41,7 +45,11 @@ def tilegym(
         identity = pipeline.identity(ours)
         passes["pre_grad_custom_pass"] = inductor.Identity(identity)
         passes["joint_custom_post_pass"] = recompute.RecomputeCheapOps(identity)
-    return inductor.Inductor(mode, theirs, name, passes).compile(module, inputs)
+    with inductor_ir.written_launches() as launches:
+        compiled = inductor.Inductor(mode, theirs, name, passes).compile(module, inputs)
+    if found is not None and any(site.decision == "kernel" for site in found.sites):
+        prepare(launches, ours)
+    return compiled
 
 
 tilegym.reset = inductor.reset  # type: ignore[attr-defined]
@@ -55,7 +63,7 @@ def rewritten(module: fx.GraphModule, options: Options) -> Analysis | None:
         warnings.warn(AlreadyCompiled(what=where.title), stacklevel=2)
     try:
         log.save(analysis.bodies(module))
-        found = pipeline.analyse(module, options, where.prefix)
+        found = pipeline.analyse(module, options, where.prefix, compiles=True)
         facts = pipeline.facts(module, found, inductor.break_reason(module))
         if found.rewrites:
             inductor_ir.install(registry.known_fusions())
@@ -70,6 +78,23 @@ def rewritten(module: fx.GraphModule, options: Options) -> Analysis | None:
     session = sessions.of(inductor.caller(), where.title, options)
     session.add(inductor.compile_id(), found.sites, facts, seconds)
     return found
+
+
+def prepare(launches: Sequence[LaunchSite], options: Options) -> None:
+    """Compile what is still missing for the launches as Inductor laid them out.
+
+    What cannot be compiled runs its reference, and warns when it does.
+    """
+    try:
+        problems = site_kernels.prepare(launches)
+    except Exception as error:
+        if options.strict != "off":
+            raise PassFailed(cause=describe(error), strict=options.strict) from error
+        LOGGER.warning("kernels are compiled at their first launch: %s", describe(error))
+        return
+    if problems and options.strict == "no-fallback":
+        lines = dict.fromkeys(f"  {site.place}: {reason}" for site, reason in problems)
+        raise FallbackRefused(count=len(problems), remarks="\n".join(lines))
 
 
 def describe(error: Exception) -> str:

@@ -23,10 +23,13 @@ from tile_backend.options import Options
 from tile_backend.report import GraphFacts
 
 
-def analyse(module: fx.GraphModule, options: Options, prefix: str = "") -> analysis.Analysis:
+def analyse(
+    module: fx.GraphModule, options: Options, prefix: str = "", compiles: bool = False
+) -> analysis.Analysis:
     """Changes nothing. A fusion that the options leave out is not looked for.
 
     prefix: module path of the graph's function, where that is not the compiled callable's own.
+    compiles: the kernels that will be launched are compiled, where their store lacks them.
     """
     wanted = tuple(
         fusion
@@ -34,12 +37,14 @@ def analyse(module: fx.GraphModule, options: Options, prefix: str = "") -> analy
         if options.fusions == "all" or fusion.name in options.fusions
     )
     if not prefix:
-        return analysis.analyse(module, registry_of(wanted), options.allows, options.kernels)
+        return analysis.analyse(
+            module, registry_of(wanted), options.allows, options.kernels, compiles
+        )
 
     def allows(fusion: str, path: str) -> bool:
         return options.allows(fusion, joined(prefix, path))
 
-    found = analysis.analyse(module, registry_of(wanted), allows, options.kernels)
+    found = analysis.analyse(module, registry_of(wanted), allows, options.kernels, compiles)
     sites = (dataclasses.replace(s, module=joined(prefix, s.module)) for s in found.sites)
     return dataclasses.replace(found, sites=tuple(sites))
 

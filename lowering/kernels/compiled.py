@@ -20,6 +20,7 @@ from cuda.tile.compilation import export_kernel
 
 from tile_backend.lowering import cubin_store
 from tile_backend.lowering.cubin_file import Cubin, Key
+from tile_backend.lowering.kernel_code import Code
 from tile_backend.lowering.kernels import kernel_source, tileiras
 from tile_backend.lowering.kernels.build_error import BuildError, MissingError
 from tile_backend.lowering.kernels.signature import weaken
@@ -59,13 +60,35 @@ class Kernel(ct.kernel):  # type: ignore[misc]  # cuda-tile is not looked into
         function.__module__, function.__qualname__ = narrow.__module__, narrow.__qualname__
         return Kernel(function, **self._hints)
 
-    def built(self, signature: Any, arch: str) -> Cubin:
-        """The code for a signature as `signature_for` makes it, on "sm_90", say.
+    def code(self, signature: Any, arch: str) -> Code:
+        """What runs for a signature as `signature_for` makes it, on "sm_90", say.
 
-        Raises BuildError: neither the store nor the compiler has it.
+        One variant serves many signatures, so a weaker one is compiled.
         """
-        signature = self.stored_signature(signature)
-        key = self.key(signature, arch)
+        weaker = weaken(signature, self).with_mangled_symbol(self.name)
+        options = self._compiler_options
+        hints = {target: dict(values) for target, values in options.hints_by_target().items()}
+        source = kernel_source.digest(self._pyfunc)
+        content = json.dumps([weaker.symbol, hints, source, ct.__version__], sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()[:32]
+        return Code(self, weaker, Key(self.name, arch, digest))
+
+    def build(self, code: Code) -> Cubin:
+        """The code, compiled where the store lacks it. Raises BuildError."""
+        found = self.lookup(code.key)
+        if isinstance(found, Cubin):
+            return found
+        try:
+            image = self._compiled(found, code.signature, code.key.arch)
+        except BuildError as error:
+            self._failed[code.key] = error
+            raise
+        made = Cubin(image, code.signature.symbol)
+        cubin_store.default().put(code.key, found.version, made)
+        return made
+
+    def lookup(self, key: Key) -> Cubin | tileiras.Compiler:
+        """The code of that key, or else the compiler that may make it. Raises BuildError."""
         compiler = tileiras.found()
         store = cubin_store.default()
         version = None if isinstance(compiler, MissingError) else compiler.version
@@ -74,30 +97,13 @@ class Kernel(ct.kernel):  # type: ignore[misc]  # cuda-tile is not looked into
             return known
         if isinstance(compiler, MissingError):
             raise MissingError(
-                f"{self.name} for {arch} is not in the kernel store {store.folder}, and {compiler}",
-                fix=HOW_TO_GET_IT.format(arch=arch),
+                f"{self.name} for {key.arch} is not in the kernel store {store.folder}, and"
+                f" {compiler}",
+                fix=HOW_TO_GET_IT.format(arch=key.arch),
             )
         if key in self._failed:
             raise self._failed[key]
-        try:
-            made = Cubin(self._compiled(compiler, signature, arch), signature.symbol)
-        except BuildError as error:
-            self._failed[key] = error
-            raise
-        store.put(key, compiler.version, made)
-        return made
-
-    def stored_signature(self, signature: Any) -> Any:
-        """What is compiled for it: weaker, so that one variant serves many, and named."""
-        return weaken(signature, self).with_mangled_symbol(self.name)
-
-    def key(self, signature: Any, arch: str) -> Key:
-        """Names the code of a `stored_signature`."""
-        options = self._compiler_options
-        hints = {target: dict(values) for target, values in options.hints_by_target().items()}
-        source = kernel_source.digest(self._pyfunc)
-        content = json.dumps([signature.symbol, hints, source, ct.__version__], sort_keys=True)
-        return Key(self.name, arch, hashlib.sha256(content.encode()).hexdigest()[:32])
+        return compiler
 
     def _compiled(self, compiler: tileiras.Compiler, signature: Any, arch: str) -> bytes:
         bytecode = io.BytesIO()
@@ -117,7 +123,7 @@ class Kernel(ct.kernel):  # type: ignore[misc]  # cuda-tile is not looked into
     ) -> tuple[bytes, str, None, tuple[()]]:
         """Called by the launcher for arguments of a kind that it has no code for yet."""
         major, minor = compute_capability
-        cubin = self.built(signature, f"sm_{major}{minor}")
+        cubin = self.build(self.code(signature, f"sm_{major}{minor}"))
         return cubin.image, cubin.symbol, None, ()
 
 

@@ -1,0 +1,147 @@
+"""The code of the kernels that a graph will launch, made before anything runs.
+
+`settle` takes the gate's verdicts and sees to it that every kernel is there, from the store or from
+the compiler. A site whose kernel cannot be had becomes a fallback with the reason; one whose kernel
+lacks some sizes that the graph allows keeps it, and says which. `prepare` does the same for the
+launches as Inductor wrote them: it may lay tensors out in another way than the captured graph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from tile_backend.lowering import dynamic_sizes, gate, kernel_code
+from tile_backend.lowering.gate import Verdict
+from tile_backend.lowering.kernel_code import Code
+from tile_backend.lowering.kernels.launch_plan import KernelLimit
+from tile_backend.lowering.launch_recipe import describe, recipe
+from tile_backend.lowering.legality import Call
+from tile_backend.lowering.reason import Reason
+from tile_backend.lowering.site import Decision
+from tile_backend.lowering.tensor_layout import Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class LaunchSite:
+    """One launch of a graph. Equal for the launches of identical layers.
+
+    values: arguments and outputs of the op; tensors as layouts.
+    place: where in the model it is, for messages. environment: the ShapeEnv of the graph.
+    """
+
+    op: str
+    names: tuple[str, ...]
+    values: tuple[Any, ...]
+    arch: str
+    place: str = dataclasses.field(default="", compare=False)
+    environment: Any = dataclasses.field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, call: Call) -> LaunchSite:
+        """Of an op that is to be put into a captured graph."""
+        values = (*call.arguments.values(), *call.outputs)
+        laid_out = tuple(Layout.of(v) if isinstance(v, torch.Tensor) else v for v in values)
+        environments = (
+            d.node.shape_env
+            for v in values
+            if isinstance(v, torch.Tensor)
+            for d in (*v.shape, *v.stride())
+            if isinstance(d, torch.SymInt)
+        )
+        arch = gate.architecture(gate.device_of(call))
+        names = tuple(call.arguments)
+        return cls(call.op.name, names, laid_out, arch, environment=next(environments, None))
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """What a launch needs at some sizes: code, or nothing, or it is refused there."""
+
+    sizes: str
+    code: Code | None = None
+    refusal: Reason | None = None
+
+    def problem(self, missing: Mapping[Code, Reason]) -> Reason | None:
+        """Why the kernel does not run at these sizes."""
+        return self.refusal or (missing.get(self.code) if self.code is not None else None)
+
+
+def settle(
+    calls: Sequence[Call], verdicts: Sequence[Verdict], kernels: str, compiles: bool
+) -> list[Verdict]:
+    """The verdicts with what is known of the kernels' code; in the order of `calls`.
+
+    kernels: the option tilegym.kernels. compiles: this is a compile, not an explanation.
+    """
+    wanted = [
+        LaunchSite.of(call) if verdict.decision == "kernel" else None
+        for call, verdict in zip(calls, verdicts, strict=True)
+    ]
+    if any(gate.capability_of(gate.device_of(call).index or 0) is None for call in calls):
+        compiles = False  # fake tensors, and no GPU that would run anything
+    found = problems([site for site in wanted if site is not None], compiles)
+    return [
+        verdict if site is None else judged(verdict, found[site], kernels)
+        for site, verdict in zip(wanted, verdicts, strict=True)
+    ]
+
+
+def prepare(sites: Sequence[LaunchSite]) -> list[tuple[LaunchSite, Reason]]:
+    """Compile what the launches need; the first reason for each that will not do at some size."""
+    found = problems(sites, compiles=True)
+    return [(site, why[0][1]) for site in sites if (why := found[site])]
+
+
+Problems = list[tuple[str, Reason]]
+"""Sizes in words, "" for those captured, and why the kernel does not run there."""
+
+
+def problems(sites: Sequence[LaunchSite], compiles: bool) -> dict[LaunchSite, Problems]:
+    """What is in the way of each launch. compiles: make the code, or only look whether it can."""
+    needs = {site: list(needs_of(site)) for site in dict.fromkeys(sites)}
+    codes = {need.code for found in needs.values() for need in found if need.code is not None}
+    missing = kernel_code.missing(codes, compiles)
+    return {
+        site: [
+            ("" if need is found[0] else need.sizes, problem)
+            for need in found
+            if (problem := need.problem(missing)) is not None
+        ]
+        for site, found in needs.items()
+    }
+
+
+def needs_of(site: LaunchSite) -> Iterator[Need]:
+    """What the launch needs at the captured sizes, then at others that the graph allows."""
+    kernels = importlib.import_module("tile_backend.lowering.kernels.signature")
+    layouts = [value for value in site.values if isinstance(value, Layout)]
+    for trial in dynamic_sizes.trials(layouts, site.environment):
+        sizes = dynamic_sizes.described(trial)
+        values = [v.on_meta(trial) if isinstance(v, Layout) else v for v in site.values]
+        try:
+            found = recipe(site.op, site.names, describe(values), site.arch)
+        except KernelLimit as limit:
+            yield Need(sizes, refusal=limit.reason)
+            continue
+        if found is None:
+            yield Need(sizes)
+            continue
+        signature = kernels.signature_for(found.kernel, found.arguments(values))
+        yield Need(sizes, found.kernel.code(signature, site.arch))
+
+
+def judged(verdict: Verdict, found: Problems, kernels: str) -> Verdict:
+    """The verdict on one site."""
+    if not found:
+        return verdict
+    sizes, problem = found[0]
+    if not sizes:
+        put_in = kernels == "always"
+        return Verdict(Decision("reference", problem.text, put_in), put_in, fallback=problem)
+    text = f"at {sizes} the reference runs: {problem.text}"
+    return dataclasses.replace(verdict, fallback=Reason(problem.kind, text, fix=problem.fix))
