@@ -12,7 +12,15 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import fx
 
-from tile_backend.lowering import describe, in_place, inline, rewrite, safe_spelling, site_kernels
+from tile_backend.lowering import (
+    custom_op,
+    describe,
+    in_place,
+    inline,
+    rewrite,
+    safe_spelling,
+    site_kernels,
+)
 from tile_backend.lowering.anchors import anchors
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.gate import Verdict, decide
@@ -27,12 +35,13 @@ from tile_backend.lowering.site import Site
 class Analysis:
     """sites: in program order, bodies first. anchored: fusions whose anchors occur.
 
-    accepted: per graph, the candidates whose op goes in.
+    accepted: per graph, the candidates whose op goes in. overload: of these ops, see custom_op.
     """
 
     sites: tuple[Site, ...]
     anchored: tuple[str, ...]
     accepted: tuple[tuple[fx.GraphModule, tuple[Candidate, ...]], ...]
+    overload: str = "default"
 
     @property
     def rewrites(self) -> int:
@@ -44,7 +53,7 @@ class Analysis:
         What is left to Inductor is respelled where Inductor would misread it.
         """
         for module, candidates in self.accepted:
-            rewrite.apply(module.graph, candidates)
+            rewrite.apply(module.graph, candidates, self.overload)
             respelled = safe_spelling.respell(module.graph)
             if candidates or respelled:
                 module.recompile()
@@ -68,7 +77,8 @@ def analyse(
         sites += found
         anchored |= names
         accepted.append((part, candidates))
-    return Analysis(tuple(sites), tuple(sorted(anchored)), tuple(accepted))
+    overload = custom_op.INTERPRETED if kernels == "interpret" else "default"
+    return Analysis(tuple(sites), tuple(sorted(anchored)), tuple(accepted), overload)
 
 
 def analyse_one(

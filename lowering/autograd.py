@@ -47,7 +47,7 @@ def register(
         with torch._C._AutoDispatchBelowAutograd():
             return overload(*args)
 
-    library.impl(op.name, kernel, "Autograd")
+    library.impl(overload, kernel, "Autograd")
 
 
 def gradients(

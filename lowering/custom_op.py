@@ -19,16 +19,22 @@ from tile_backend.lowering.fusion import Fusion, Op
 from tile_backend.lowering.signature import Signature
 
 NAMESPACE = "tilegym"
+INTERPRETED = "interpreted"
+"""The overload that runs an op's kernel in the interpreter, in place of launching it."""
 TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.flexible_layout)
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A defined op: declaration, overload `torch.ops.tilegym.<name>.default`, signature."""
+    """A defined op: declaration, overload `torch.ops.tilegym.<name>.default`, signature.
+
+    interpreted: the overload of that name, which runs the op's kernel in the CPU interpreter.
+    """
 
     op: Op
     overload: torch._ops.OpOverload
     signature: Signature
+    interpreted: torch._ops.OpOverload
 
 
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")  # unregisters its ops when it is collected
@@ -61,12 +67,19 @@ def records() -> tuple[Record, ...]:
 
 
 def _define(op: Op) -> Record:
-    _library.define(f"{op.name}{op.schema}", tags=TAGS)
-    overload = getattr(getattr(torch.ops, NAMESPACE), op.name).default
-    defined = Record(op, overload, Signature.of(overload))
-    _library.impl(op.name, _implementation(defined), "CompositeExplicitAutograd")
-    torch.library.register_fake(f"{NAMESPACE}::{op.name}", _fake(defined), lib=_library)
-    autograd.register(_library, op, overload, defined.signature)
+    # The default overload first: a call that names none takes the one that was defined first.
+    for name in (op.name, f"{op.name}.{INTERPRETED}"):
+        _library.define(f"{name}{op.schema}", tags=TAGS)
+    packet = getattr(getattr(torch.ops, NAMESPACE), op.name)
+    signature = Signature.of(packet.default)
+    defined = Record(op, packet.default, signature, getattr(packet, INTERPRETED))
+    for name, overload, implementation in (
+        (op.name, defined.overload, _implementation(defined)),
+        (f"{op.name}.{INTERPRETED}", defined.interpreted, _interpreted(defined)),
+    ):
+        _library.impl(name, implementation, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"{NAMESPACE}::{name}", _fake(defined), lib=_library)
+        autograd.register(_library, op, overload, signature)
     return defined
 
 
@@ -82,6 +95,21 @@ def _implementation(defined: Record) -> Callable[..., Any]:
         from tile_backend.lowering import launch  # imports this module
 
         launch.launch(defined, arguments, outputs)
+        return reference.untupled(outputs)
+
+    return implementation
+
+
+def _interpreted(defined: Record) -> Callable[..., Any]:
+    op, signature = defined.op, defined.signature
+
+    def implementation(*args: Any) -> Any:
+        arguments = signature.bind(args)
+        outputs = reference.as_tuple(op.outputs(**arguments))
+        shape_check.check(op, arguments, outputs)
+        from tile_backend.lowering import interpreted
+
+        interpreted.run(defined, arguments, outputs)
         return reference.untupled(outputs)
 
     return implementation

@@ -39,8 +39,10 @@ class Verdict:
 
 
 def decide(fusion: Fusion, call: Call, kernels: str) -> Verdict:
-    """kernels: the option tilegym.kernels, "auto", "always" or "never"."""
+    """kernels: the option tilegym.kernels, "auto", "always", "never" or "interpret"."""
     device = device_of(call)
+    if kernels == "interpret":
+        return interpreted(call, device)
     if kernels == "never":
         return Verdict(Decision("reference", 'tilegym.kernels is "never"'), put_in=False)
     if kernels == "auto" and device.type != "cuda":
@@ -55,6 +57,14 @@ def decide(fusion: Fusion, call: Call, kernels: str) -> Verdict:
     if kernels == "always":
         evidence = 'tilegym.kernels is "always"'
     return Verdict(Decision("kernel", evidence), put_in=True)
+
+
+def interpreted(call: Call, device: torch.device) -> Verdict:
+    """The kernel in the CPU interpreter, where it takes these tensors; else the original ops."""
+    missing = not_interpreted(device) or refused(call, device)
+    if missing is not None:
+        return Verdict(Decision("reference", missing.text), put_in=False, fallback=missing)
+    return Verdict(Decision("interpreted", 'tilegym.kernels is "interpret"'), put_in=True)
 
 
 def refused(call: Call, device: torch.device) -> Reason | None:
@@ -108,13 +118,27 @@ def unavailable(device: torch.device) -> Reason | None:
             ReasonKind.MISSING_KERNEL,
             f"the GPU has compute capability {capability[0]}.{capability[1]}; the kernels need 8.0",
         )
-    if not has_cutile():
+    return None if has_cutile() else no_cutile()
+
+
+def not_interpreted(device: torch.device) -> Reason | None:
+    """Why no kernel can be interpreted on this device."""
+    if device.type != "cpu":
         return Reason(
-            ReasonKind.MISSING_DEPENDENCY,
-            "the package cuda-tile is not installed",
-            fix='pip install "tile-backend[kernels]"',
+            ReasonKind.MISSING_KERNEL,
+            f"the interpreter runs kernels on CPU tensors only, and these are on {device}",
+            fix='move model and inputs to the CPU, or leave tilegym.kernels at "auto"',
         )
-    return None
+    return None if has_cutile() else no_cutile()
+
+
+def no_cutile() -> Reason:
+    """The package that has the kernels' front end is not there."""
+    return Reason(
+        ReasonKind.MISSING_DEPENDENCY,
+        "the package cuda-tile is not installed",
+        fix='pip install "tile-backend[kernels]"',
+    )
 
 
 @functools.cache

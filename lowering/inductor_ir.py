@@ -88,6 +88,8 @@ def _register(record: custom_op.Record) -> None:
         return (launched if _launches_directly() else plain)(*args, **kwargs)
 
     register_lowering(record.overload, type_promotion_kind=None)(lower)
+    called = fallback_handler(record.interpreted, add_to_fallback_set=False)
+    register_lowering(record.interpreted, type_promotion_kind=None)(called)
 
 
 def _launches_directly() -> bool:

@@ -37,20 +37,25 @@ class TracksNodes(fx.proxy.GraphAppendingTracer):
         return node
 
 
-def apply(graph: fx.Graph, candidates: tuple[Candidate, ...]) -> None:
-    """Splice every candidate's op into the graph, in program order; erase what became useless."""
+def apply(graph: fx.Graph, candidates: tuple[Candidate, ...], overload: str = "default") -> None:
+    """Splice every candidate's op into the graph, in program order; erase what became useless.
+
+    overload: of the ops, see custom_op.
+    """
     if not candidates:
         return
     order = {node: position for position, node in enumerate(graph.nodes)}
     replaced: dict[fx.Node, fx.Node] = {}
     for candidate in sorted(candidates, key=lambda c: order[c.place]):
-        splice(graph, candidate, replaced)
+        splice(graph, candidate, replaced, overload)
     for candidate in candidates:
         erase(graph, candidate)
     graph.lint()
 
 
-def splice(graph: fx.Graph, candidate: Candidate, replaced: dict[fx.Node, fx.Node]) -> None:
+def splice(
+    graph: fx.Graph, candidate: Candidate, replaced: dict[fx.Node, fx.Node], overload: str
+) -> None:
     """Insert one op. `replaced` maps the results that earlier ops took over, and is extended."""
     call = candidate.call
     assert call is not None
@@ -61,9 +66,9 @@ def splice(graph: fx.Graph, candidate: Candidate, replaced: dict[fx.Node, fx.Nod
 
     with graph.inserting_before(candidate.place):
         bound = bound_operands(candidate, leaf)
-        overload = getattr(torch.ops.tilegym, call.op.name).default
+        target = getattr(getattr(torch.ops.tilegym, call.op.name), overload)
         args = [bound.get(name, call.arguments[name]) for name in declared(call.op).names]
-        result: Any = tracer.create_proxy("call_function", overload, tuple(args), {})
+        result: Any = tracer.create_proxy("call_function", target, tuple(args), {})
         made = [result] if len(call.outputs) == 1 else [result[i] for i in range(len(call.outputs))]
         found = made if candidate.merged else results(candidate.match, made)
         laid_out = [

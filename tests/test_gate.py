@@ -59,6 +59,35 @@ def test_never_looks_at_nothing_else() -> None:
     assert (verdict.decision, verdict.put_in, verdict.fallback) == ("reference", False, None)
 
 
+def test_interpret_runs_the_kernel_on_a_cpu() -> None:
+    verdict = gate.decide(attention.FUSION, heads("cpu"), "interpret")
+    assert (verdict.decision, verdict.put_in, verdict.fallback) == ("interpreted", True, None)
+    assert verdict.decision.evidence == 'tilegym.kernels is "interpret"'
+
+
+def test_interpret_refuses_what_the_kernel_refuses() -> None:
+    verdict = gate.decide(attention.FUSION, heads("cpu", dtype=torch.float64), "interpret")
+    assert (verdict.decision, verdict.put_in) == ("reference", False)
+    assert verdict.fallback is not None
+    assert verdict.fallback.kind is ReasonKind.DTYPE_LIMIT
+
+
+def test_interpret_refuses_a_gpu_with_a_sentence(fake_gpu: Any) -> None:
+    verdict = gate.decide(attention.FUSION, heads("cuda"), "interpret")
+    assert (verdict.decision, verdict.put_in) == ("reference", False)
+    assert verdict.fallback is not None
+    words = "the interpreter runs kernels on CPU tensors only, and these are on cuda:0"
+    assert verdict.fallback.text == words
+    assert "move model and inputs to the CPU" in verdict.fallback.fix
+
+
+def test_interpret_needs_cutile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "has_cutile", lambda: False)
+    verdict = gate.decide(attention.FUSION, heads("cpu"), "interpret")
+    assert verdict.fallback is not None
+    assert verdict.fallback.kind is ReasonKind.MISSING_DEPENDENCY
+
+
 def test_a_gpu_runs_the_kernel_that_is_estimated_to_win(fake_gpu: Any) -> None:
     verdict = gate.decide(attention.FUSION, heads("cuda"), "auto")
     assert (verdict.decision, verdict.put_in, verdict.fallback) == ("kernel", True, None)

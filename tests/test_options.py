@@ -99,11 +99,6 @@ def test_what_is_wrong_is_named_with_what_is_right(options: dict[str, Any], word
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     (
-        (
-            "kernels",
-            "interpret",
-            "tilegym.kernels='interpret' is not available in this version: use 'auto'",
-        ),
         ("verify", "first", "tilegym.verify='first' is not available in this version: use 'off'"),
         ("verify", "always", "tilegym.verify='always' is not available in this version"),
         (

@@ -28,7 +28,6 @@ from tile_backend.option_sources import (
 )
 from tile_backend.scope import Scope
 
-NO_INTERPRETER = "use 'auto' to let the gate decide, or 'never' to match and report only"
 NO_CERTIFICATES = "use 'off', and compare outputs with a run under TILEGYM_DISABLE=1"
 NO_BITWISE = (
     "use 'budget' (an op errs at most twice as much as the original code), or "
@@ -59,13 +58,12 @@ class Options:
     )
     kernels: str = option(
         "auto",
-        option_values.word(
-            "auto", "always", "never", "interpret", later={"interpret": NO_INTERPRETER}
-        ),
-        '`"auto"`, `"always"`, `"never"`, `"interpret"` (not available in this version)',
+        option_values.word("auto", "always", "never", "interpret"),
+        '`"auto"`, `"always"`, `"never"`, `"interpret"`',
         "auto: the gate decides per site (on a CPU: left to Inductor); always: no gate, and a site "
         "without a kernel for the device is a fallback; never: match and report, leave everything "
-        "to Inductor; interpret: run the kernels through the CPU interpreter",
+        "to Inductor; interpret: run the real kernels in the CPU interpreter, checked as they run "
+        "(CPU tensors only: elsewhere a site is a fallback, and left to Inductor)",
     )
     strict: str = option(
         "off",

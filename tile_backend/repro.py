@@ -43,10 +43,14 @@ def tensor(shape: Sequence[int], stride: Sequence[int], dtype: str, device: str)
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One op of one fusion and the arguments of one site, in schema order."""
+    """One op of one fusion and the arguments of one site, in schema order.
+
+    interpreted: its kernel runs in the CPU interpreter, as it did at the site.
+    """
 
     op: str
     arguments: Mapping[str, object]
+    interpreted: bool = False
 
     def declaration(self) -> Op:
         """The op's declaration; a user's own must have been registered before."""
@@ -71,7 +75,8 @@ class Case:
 
     def op_call(self) -> Callable[..., Any]:
         """The registered op."""
-        return cast("Callable[..., Any]", getattr(torch.ops.tilegym, self.op))
+        packet = getattr(torch.ops.tilegym, self.op)
+        return cast("Callable[..., Any]", packet.interpreted if self.interpreted else packet)
 
     def bench(self) -> str:
         """Median times of a call of the op and of its reference without gradients."""

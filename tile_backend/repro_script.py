@@ -32,7 +32,7 @@ CASE = Case(
     arguments={{
 {arguments}
     }},
-)
+{interpreted})
 
 if __name__ == "__main__":
     print(CASE.run())
@@ -47,6 +47,7 @@ def script(entry: RewriteEntry, call: OpCall) -> str:
         op=call.op,
         status=site.status,
         source=site.source or "unknown",
+        interpreted="    interpreted=True,\n" if site.decision == "interpreted" else "",
         arguments="\n".join(
             f"        {literal(name)}: {literal(value)}," for name, value in call.arguments.items()
         ),
