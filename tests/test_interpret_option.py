@@ -176,6 +176,13 @@ def test_a_kernel_that_breaks_a_rule_is_an_error(monkeypatch: pytest.MonkeyPatch
     assert e.value.kind is FaultKind.TILE_OUTSIDE
 
 
+def test_autocast_does_not_reach_into_kernels() -> None:
+    op, values = record("attention"), values_of()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = op.interpreted(*values.values())
+    assert torch.equal(inside, op.interpreted(*values.values()))
+
+
 def test_another_device_is_refused_with_a_sentence() -> None:
     values = {
         name: value.to("meta") if isinstance(value, torch.Tensor) else value

@@ -8,11 +8,12 @@ import cuda.tile as ct
 import pytest
 import torch
 
-from tile_backend.lowering.interpreter import adapter, control, launch
-from tile_backend.lowering.interpreter.contract import CUDA_TILE, OPCODES, Fields
+from tile_backend.lowering.interpreter import adapter, atomics, control, elementwise, launch
+from tile_backend.lowering.interpreter.contract import CUDA_TILE, ENUMS, OPCODES, TYPES, Fields
 from tile_backend.lowering.interpreter.elements import ELEMENTS, of_torch
 from tile_backend.lowering.interpreter.families import FAMILIES
 from tile_backend.lowering.interpreter.faults import UnsupportedKernel
+from tile_backend.lowering.interpreter.program import Padding
 from tile_backend.lowering.interpreter.registry import HANDLERS
 from tile_backend.lowering.kernels.signature import DTYPES
 
@@ -37,6 +38,13 @@ def test_every_opcode_and_field_is_known() -> None:
         )
     }
     assert changed == {}, ADVICE
+
+
+def test_every_enumeration_and_type_is_known() -> None:
+    assert adapter.declared_enums() == ENUMS, ADVICE
+    assert adapter.declared_types() == TYPES, ADVICE
+    assert set(atomics.MODES) == set(ENUMS["AtomicRMWMode"])
+    assert [padding.name for padding in Padding] == list(ENUMS["PaddingMode"])
 
 
 def test_every_opcode_has_one_handler() -> None:
@@ -70,6 +78,23 @@ def test_an_unknown_opcode_is_named_with_kernel_and_line(monkeypatch: pytest.Mon
     assert e.value.opcode == "raw_binary_arith"
     assert e.value.source is not None
     assert e.value.source.path == __file__
+
+
+def test_an_unknown_function_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(elementwise.FLOAT, "mul")
+    with pytest.raises(UnsupportedKernel, match=r"`raw_binary_arith`: fn 'mul'; known are add"):
+        launch.interpret((1,), doubles, (torch.ones(2),))
+
+
+def test_an_unexpected_error_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        raise ZeroDivisionError("injected")
+
+    monkeypatch.setitem(elementwise.FLOAT, "mul", fails)
+    with pytest.raises(ZeroDivisionError) as e:
+        launch.interpret((1,), doubles, (torch.ones(2),))
+    (note,) = e.value.__notes__
+    assert note.startswith("while interpreting `raw_binary_arith` of kernel doubles at test_interp")
 
 
 def test_the_table_is_read_as_it_is_written() -> None:

@@ -7,6 +7,7 @@ installed cuda-tile has, for the test of `contract`.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import functools
 import pathlib
@@ -15,6 +16,11 @@ from typing import Any
 
 import cuda.tile
 import torch
+from cuda.tile._annotated_function import (
+    HeterogeneousTupleNode,
+    HomogeneousTupleNode,
+    LeafAnnotationNode,
+)
 from cuda.tile._bytecode.version import BytecodeVersion
 from cuda.tile._compile import compile_tile
 from cuda.tile._datatype import (
@@ -25,6 +31,9 @@ from cuda.tile._datatype import (
 )
 from cuda.tile._ir import ir
 from cuda.tile._ir import type as ir_type
+from cuda.tile._ir.ops import AtomicRMWMode
+from cuda.tile._memory_model import MemoryOrder
+from cuda.tile._numeric_semantics import RoundingMode
 from cuda.tile.compilation import (
     ArrayConstraint,
     ConstantConstraint,
@@ -109,6 +118,22 @@ def declared_opcodes() -> Mapping[str, Fields]:
         each._opcode: Fields(each._operand_names, each._attribute_names, each._nested_block_names)
         for each in classes(ir.Operation)
         if each.__module__.startswith("cuda.tile.")
+    }
+
+
+def declared_enums() -> Mapping[str, tuple[str, ...]]:
+    """The members of the enumerations in attributes."""
+    enums = (RoundingMode, cuda.tile.PaddingMode, MemoryOrder, AtomicRMWMode)
+    return {each.__name__: tuple(member.name for member in each) for each in enums}
+
+
+def declared_types() -> Mapping[str, tuple[str, ...]]:
+    """The fields of views' types and of annotations."""
+    views = (ir_type.PartitionViewTy, ir_type.StridedViewTy, ir_type.GatherScatterViewTy)
+    nodes = (LeafAnnotationNode, HomogeneousTupleNode, HeterogeneousTupleNode)
+    return {
+        each.__name__: tuple(field.name for field in dataclasses.fields(each))
+        for each in (*views, *nodes)
     }
 
 

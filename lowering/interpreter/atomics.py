@@ -89,7 +89,7 @@ def _turns(elements: torch.Tensor) -> torch.Tensor:
 @runs("tile_atomic_rmw")
 def tile_atomic_rmw(frame: Frame, op: Op) -> None:
     """See ct.atomic_add and its kin; the result is what was there before."""
-    mode, element = MODES[op["mode"]], pointee(op)
+    mode, element = frame.known(op, MODES, "mode"), pointee(op)
     _run(frame, op, ("update",), lambda old, new: mode(old, new, element))
 
 
@@ -129,7 +129,7 @@ def tile_atomic_red_view(frame: Frame, op: Op) -> None:
     window = window_of(frame, op)
     if op["update"].slot in frame.marks:
         undetermined.refuse(frame, op, op["update"], "is stored", window.exists(frame))
-    element, mode = window.type.element, MODES[op["mode"]]
+    element, mode = window.type.element, frame.known(op, MODES, "mode")
     found = window.listed(frame, op)
     full = (frame.lanes, *window.type.tile_shape)
     given = frame.per_lane(op["update"]).expand(full)

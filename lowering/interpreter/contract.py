@@ -85,6 +85,36 @@ unaryop: operand / fn rounding_mode flush_to_zero /
 """
 
 
+ENUMS: dict[str, tuple[str, ...]] = {
+    "RoundingMode": ("RN", "RZ", "RM", "RP", "RA", "FULL", "APPROX", "RZI"),
+    "PaddingMode": ("UNDETERMINED", "ZERO", "NEG_ZERO", "NAN", "POS_INF", "NEG_INF"),
+    "MemoryOrder": ("WEAK", "RELAXED", "ACQUIRE", "RELEASE", "ACQ_REL"),
+    "AtomicRMWMode": (
+        "BITWISE_AND",
+        "BITWISE_OR",
+        "BITWISE_XOR",
+        "ADD_INT",
+        "ADD_FLOAT",
+        "MAX_SIGNED_INT",
+        "MIN_SIGNED_INT",
+        "MAX_UNSIGNED_INT",
+        "MIN_UNSIGNED_INT",
+        "EXCHANGE",
+    ),
+}
+"""Members of the enumerations that attributes take their values from."""
+
+TYPES: dict[str, tuple[str, ...]] = {
+    "PartitionViewTy": ("array_ty", "tile_shape", "order", "padding_mode"),
+    "StridedViewTy": ("array_ty", "tile_shape", "traversal_steps", "order", "padding_mode"),
+    "GatherScatterViewTy": ("array_ty", "tile_shape", "sparse_dim", "padding_mode"),
+    "LeafAnnotationNode": ("constant", "scalar", "array", "list"),
+    "HomogeneousTupleNode": ("each",),
+    "HeterogeneousTupleNode": ("items",),
+}
+"""Fields of the types of views, and of what parameters are annotated with."""
+
+
 def _parse(table: str) -> dict[str, Fields]:
     found = {}
     for line in table.split("\n"):

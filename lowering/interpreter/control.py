@@ -13,7 +13,7 @@ import torch
 
 from tile_backend.lowering.interpreter import progress, undetermined
 from tile_backend.lowering.interpreter.carried import Carried, joined, simplified
-from tile_backend.lowering.interpreter.faults import FaultKind
+from tile_backend.lowering.interpreter.faults import FaultKind, InterpreterError
 from tile_backend.lowering.interpreter.frame import Frame
 from tile_backend.lowering.interpreter.program import Block, Op, Value
 from tile_backend.lowering.interpreter.registry import HANDLERS
@@ -44,10 +44,22 @@ def run_block(frame: Frame, block: Block, loop: tuple[Op, Exits] | None) -> Carr
         elif opcode == "end_branch":
             return Carried.of(frame, op["outputs"])
         else:
-            HANDLERS[opcode](frame, op)
-            if frame.marks:
-                undetermined.follow(frame, op)
+            _run_op(frame, op)
     return Carried([], [], frame.live)
+
+
+def _run_op(frame: Frame, op: Op) -> None:
+    """Run an op that is no control flow; what torch raises in it gets kernel and line as a note."""
+    try:
+        HANDLERS[op.opcode](frame, op)
+    except InterpreterError:
+        raise
+    except Exception as error:
+        name = frame.run.program.kernel
+        error.add_note(f"while interpreting `{op.opcode}` of kernel {name} at {op.source}")
+        raise
+    if frame.marks:
+        undetermined.follow(frame, op)
 
 
 def yielded(frame: Frame, block: Block) -> list[torch.Tensor]:

@@ -42,6 +42,16 @@ FLOAT: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "atan2": torch.atan2,
 }
 
+COMPARISONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    name: getattr(torch, name) for name in ("eq", "ne", "ge", "gt", "le", "lt")
+}
+BITWISE: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "and_": torch.bitwise_and,
+    "or_": torch.bitwise_or,
+    "xor": torch.bitwise_xor,
+}
+SHIFTS = {"lshift": integers.left_shift, "rshift": integers.right_shift}
+
 
 def flushed(x: torch.Tensor) -> torch.Tensor:
     """float32 with subnormal numbers as zeros of their sign."""
@@ -53,7 +63,7 @@ def binary(frame: Frame, op: Op) -> None:
     """Operands and result have one type."""
     x, y, element = frame.get(op["lhs"]), frame.get(op["rhs"]), op.result.element
     if element.is_integer:
-        frame.put(op.result, INTEGER[op["fn"]](x, y, element))
+        frame.put(op.result, frame.known(op, INTEGER, "fn")(x, y, element))
         if op["fn"] in ("floordiv", "cdiv", "c_mod"):
             undefined = integers.undefined_quotients(y)
             if undefined is not None:
@@ -68,7 +78,7 @@ def binary(frame: Frame, op: Op) -> None:
 def _float(frame: Frame, op: Op, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     if op["fn"] in ("min", "max"):
         return extreme(op["fn"], x, y, op["propagate_nan"])
-    nearest = FLOAT[op["fn"]](x, y)
+    nearest = frame.known(op, FLOAT, "fn")(x, y)
     if op["rounding_mode"] in NEAREST:
         return nearest
     if nearest.dtype is torch.float64:
@@ -122,7 +132,7 @@ def compare(frame: Frame, op: Op) -> None:
     """Comparisons with NaN are false, `ne` true."""
     element = op["lhs"].element
     x, y = (integers.ordered(frame.get(op[name]), element) for name in ("lhs", "rhs"))
-    frame.put(op.result, getattr(torch, op["fn"])(x, y))
+    frame.put(op.result, frame.known(op, COMPARISONS, "fn")(x, y))
 
 
 @runs("raw_where")
@@ -132,7 +142,7 @@ def where(frame: Frame, op: Op) -> None:
 
 @runs("raw_binary_bitwise")
 def bitwise(frame: Frame, op: Op) -> None:
-    fn = {"and_": torch.bitwise_and, "or_": torch.bitwise_or, "xor": torch.bitwise_xor}[op["fn"]]
+    fn = frame.known(op, BITWISE, "fn")
     frame.put(op.result, fn(frame.get(op["lhs"]), frame.get(op["rhs"])))
 
 
@@ -140,8 +150,7 @@ def bitwise(frame: Frame, op: Op) -> None:
 def shift(frame: Frame, op: Op) -> None:
     """Shifting by the width or more is undetermined."""
     x, y, element = frame.get(op["lhs"]), frame.get(op["rhs"]), op.result.element
-    fn = integers.left_shift if op["fn"] == "lshift" else integers.right_shift
-    frame.put(op.result, fn(x, y, element))
+    frame.put(op.result, frame.known(op, SHIFTS, "fn")(x, y, element))
     outside = (y < 0) | (y >= element.bits)
     if bool(outside.any()):
         frame.mark(op.result, outside, f"the shift by its width or more at {op.source}")
@@ -159,8 +168,9 @@ def unary(frame: Frame, op: Op) -> None:
     if op["fn"] in ("invert", "bitwise_not"):
         frame.put(op.result, wrapped(~x, element))
     elif not element.is_float:
-        result = x if op["fn"] == "abs" and element.kind == "unsigned" else UNARY[op["fn"]](x)
-        frame.put(op.result, wrapped(result, element))
+        fn = frame.known(op, UNARY, "fn")
+        same = op["fn"] == "abs" and element.kind == "unsigned"
+        frame.put(op.result, wrapped(x if same else fn(x), element))
     else:
         frame.put(op.result, _unary_float(frame, op, x))
 
@@ -169,7 +179,7 @@ def _unary_float(frame: Frame, op: Op, x: torch.Tensor) -> torch.Tensor:
     if op["flush_to_zero"]:
         x = flushed(x)
     # Contiguous: torch takes another, differently rounding path through broadcast tiles.
-    result = UNARY[op["fn"]](x.contiguous())
+    result = frame.known(op, UNARY, "fn")(x.contiguous())
     if op["rounding_mode"] not in NEAREST:
         if op["fn"] != "sqrt" or x.dtype is torch.float64:
             raise frame.unsupported(op, f"rounding mode {op['rounding_mode']} of {op['fn']}")

@@ -8,13 +8,16 @@ None where all lanes run, else a bool [lanes]; what a dead lane computes is neve
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import torch
 
 from tile_backend.lowering.interpreter.faults import FaultKind, KernelFault, UnsupportedKernel
 from tile_backend.lowering.interpreter.memory import Memory
 from tile_backend.lowering.interpreter.program import Op, Program, Value
+
+Known = TypeVar("Known")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +88,12 @@ class Frame:
     def unsupported(self, op: Op, text: str) -> UnsupportedKernel:
         """The error for what the interpreter does not do, to be raised by the caller."""
         return UnsupportedKernel(self.run.program.kernel, op.source, op.opcode, text)
+
+    def known(self, op: Op, table: Mapping[str, Known], field: str) -> Known:
+        """The entry of a table for an attribute; raises UnsupportedKernel where there is none."""
+        if op[field] not in table:
+            raise self.unsupported(op, f"{field} {op[field]!r}; known are {', '.join(table)}")
+        return table[op[field]]
 
     def fault(
         self, kind: FaultKind, op: Op, text: str, lanes: torch.Tensor | None = None

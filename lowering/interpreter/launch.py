@@ -56,7 +56,7 @@ def interpret(
     if signature is None:
         signature = arguments.signature_of(names, annotations, args)
     program = adapter.build(kernel, signature)
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
         memory, values = _bound(program, list(arguments.leaves(names, annotations, args)))
         _track(program, memory)
         _run(Run(program, _grid(grid), memory), values, blocks_at_once, reverse)

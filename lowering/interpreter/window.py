@@ -123,7 +123,8 @@ class Window:
             along = axis.start if axis.listed else axis.start[..., None] + torch.arange(axis.length)
             shape = [-1] + [axis.length if k == d else 1 for k in range(rank)]
             address = address + (along * axis.stride[..., None] * itemsize).reshape(shape)
-            if not bool(frame.alive(axis.whole).all() if frame.live is None else axis.whole.all()):
+            whole = axis.whole if frame.live is None else axis.whole | ~frame.live
+            if not bool(whole.all()):
                 exists = ((along >= 0) & (along < axis.size[..., None])).reshape(shape)
                 inside = exists if inside is None else inside & exists
         chosen = inside
