@@ -86,7 +86,7 @@ class Store:
     def _read(self, key: Key, path: Path) -> Cubin | None:
         try:
             cubin = unpack(key, path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (DamagedError, OSError) as error:
             _warn(f"{path} is ignored: {_said(error)}; the kernel is compiled again")

@@ -19,9 +19,9 @@ from tile_backend.lowering import dynamic_sizes, gate, kernel_code
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.kernel_code import Code
 from tile_backend.lowering.kernels.launch_plan import KernelLimit
-from tile_backend.lowering.launch_recipe import describe, recipe
+from tile_backend.lowering.launch_recipe import NoKernelError, describe, recipe
 from tile_backend.lowering.legality import Call
-from tile_backend.lowering.reason import Reason
+from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.lowering.site import Decision
 from tile_backend.lowering.tensor_layout import Layout
 
@@ -127,6 +127,9 @@ def needs_of(site: LaunchSite) -> Iterator[Need]:
             found = recipe(site.op, site.names, describe(values), site.arch)
         except KernelLimit as limit:
             yield Need(sizes, refusal=limit.reason)
+            continue
+        except NoKernelError as error:
+            yield Need(sizes, refusal=Reason(ReasonKind.MISSING_KERNEL, str(error)))
             continue
         if found is None:
             yield Need(sizes)

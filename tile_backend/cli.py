@@ -35,10 +35,6 @@ LATER = {
         "compare two dumps: sites gained, lost, changed",
         "use `diff -r DUMP_A DUMP_B`; names and order in dumps are stable",
     ),
-    "precompile": (
-        "compile the kernels of a model ahead of time",
-        "kernels are compiled during torch.compile, and kept by cuda-tile",
-    ),
     "tune": (
         "measure launch configurations on this GPU",
         "kernels run with their shipped configurations",
@@ -75,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND", required=True)
     add_explain(with_target(commands, "explain", "show what would be fused, and why not"))
     add_lock(with_target(commands, "lock", "write the sites of a model to a lock file"))
+    add_precompile(
+        with_target(commands, "precompile", "compile the kernels of a model, without a GPU")
+    )
     fusions = commands.add_parser("fusions", help="list the fusions")
     fusions.set_defaults(run=run_fusions)
     doctor = commands.add_parser("doctor", help="show what is installed and what can run here")
@@ -120,6 +119,22 @@ def add_lock(command: argparse.ArgumentParser) -> None:
     """lock: besides TARGET, the file."""
     command.add_argument("-o", "--output", metavar="FILE", help="TARGET.lock.json unless given")
     command.set_defaults(run=run_lock)
+
+
+def add_precompile(command: argparse.ArgumentParser) -> None:
+    """precompile: besides TARGET, for which GPU and into which folder."""
+    command.add_argument(
+        "--arch",
+        action="append",
+        default=[],
+        metavar="sm_NN",
+        help="of the GPU; may be repeated (that of this machine)",
+    )
+    command.add_argument("--out", metavar="FOLDER", help="the store to fill (the user's own)")
+    command.add_argument(
+        "--dynamic", action="store_true", help="for other sizes of the inputs as well"
+    )
+    command.set_defaults(run=run_precompile)
 
 
 def request_of(arguments: argparse.Namespace) -> Request:
@@ -172,6 +187,16 @@ def run_lock(arguments: argparse.Namespace) -> int:
     report = report_on(request.resolve())
     lock_file.save(report, path, request.command())
     print(f"{path}: {len(report.fused)} sites of {report.title}")
+    return 0
+
+
+def run_precompile(arguments: argparse.Namespace) -> int:
+    """Compile, and say what became of each kernel."""
+    from tile_backend.precompile import precompile
+
+    target = request_of(arguments).resolve()
+    done = precompile(target, arguments.arch, arguments.out, arguments.dynamic)
+    print(done.to_text())
     return 0
 
 

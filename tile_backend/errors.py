@@ -158,6 +158,24 @@ class MissingDependency(TileBackendError):
     template = "{what} needs {package}, which is not installed: {cause}. Install it: {command}."
 
 
+class UnknownArchitecture(TileBackendError):
+    """A GPU to compile for that is none, or none at all."""
+
+    template = (
+        "which GPU to compile for? Found {found}. Name it with --arch, for example sm_90; the "
+        "kernels run on sm_80 and newer, and `python -m tile_backend doctor` shows a machine's own."
+    )
+
+
+class PrecompileFailed(TileBackendError):
+    """Kernels of a model are not in the store."""
+
+    template = (
+        "{count} kernel(s) are not in the store:\n{lines}\n"
+        "The others are; what is missing is compiled where the model runs, or runs its reference."
+    )
+
+
 # --- what was handed in ---------------------------------------------------------------------------
 
 

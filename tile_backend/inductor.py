@@ -273,9 +273,11 @@ def capture(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     visit: Callable[[fx.GraphModule], Any],
+    dynamic: bool | None = None,
 ) -> Capture:
     """Calls `visit` with the graph that Dynamo hands over for this call, inside the backend call.
 
+    dynamic: as torch.compile takes it.
     Runs nothing; no entry stays in Dynamo's caches. The graph must not be kept: from torch 2.15 on
     Dynamo empties it when the compile is stopped, as it is here.
     Dynamo ends a graph where it needs real code to run; when nothing was captured until there, it
@@ -294,7 +296,7 @@ def capture(
 
     patches = torch._dynamo.config.patch(suppress_errors=False)
     devices = range(torch.cuda.device_count())
-    compiled: Callable[..., Any] = torch.compile(function, backend=keep)
+    compiled: Callable[..., Any] = torch.compile(function, backend=keep, dynamic=dynamic)
     with patches, torch.random.fork_rng(devices=devices), watched_ends(reasons):
         try:
             compiled(*args, **kwargs)
