@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from bench import fresh_process, result_file
+from bench import fresh_process, launch_overhead, result_file
 from bench.tiny_llama import tiny_llama, tokens
 
 
@@ -62,3 +64,31 @@ def test_a_function_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     # In the child, "os" is the module and "getenv" the function.
     found = fresh_process.call("os", "getenv", "TORCHINDUCTOR_CACHE_DIR", cache=str(tmp_path))
     assert found == str(tmp_path)
+
+
+def test_calls_take_turns() -> None:
+    order: list[str] = []
+    calls: Any = {name: lambda name=name: order.append(name) for name in "ab"}
+    found = launch_overhead.time_rounds(calls, rounds=3, repeats=2, finish=lambda: None)
+    assert "".join(order[40:]) == "aabb" + "bbaa" + "aabb"
+    assert {name: len(values) for name, values in found.items()} == {"a": 3, "b": 3}
+
+
+@pytest.mark.stub
+@pytest.mark.slow
+def test_launch_overhead_compares_ways_to_launch() -> None:
+    with launch_overhead.launching() as (device, driver), torch.no_grad():
+        assert (device, driver) == ("cpu", "stub")
+        rows = [
+            launch_overhead.measure(case, device, rounds=2, repeats=100)
+            for case in launch_overhead.CASES[:2]
+        ]
+    assert [row["op"] for row in rows] == ["rms_norm", "rms_norm"]
+    ways = {"launch_us", "compiled_us", "define_impl_us", "custom_op_us", "graph_us"}
+    assert rows[0].keys() - {"case", "op"} == ways
+    assert rows[1].keys() - {"case", "op"} == {"launch_us", "compiled_us"}
+    assert all(value > 0 for way in ways for value in rows[0][way].values())
+    text = launch_overhead.report(rows)
+    assert [line.split()[0] for line in text.splitlines()[-4:]] == [
+        *("graph", "compiled", "define_impl", "custom_op")
+    ]
