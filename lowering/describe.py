@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from tile_backend.lowering import input_names
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.near_miss import NearMiss
 from tile_backend.lowering.node import line, module_path, spec, target_name
@@ -100,7 +101,7 @@ def plain(argument: Any) -> Any:
 
 
 def names(candidate: Candidate) -> dict[str, str]:
-    """Op argument -> name of the graph node that it reads (of its base, for a derived operand)."""
+    """Op argument -> name of the value that it reads (of its base, for a derived operand)."""
     matches = (candidate.match, *candidate.merged)
     found: dict[str, str] = {}
     rule = candidate.match.fusion.merge
@@ -111,7 +112,7 @@ def names(candidate: Candidate) -> dict[str, str]:
                 base = base.args[0]
             if len(matches) > 1 and rule is not None and name == rule.separate:
                 name = (rule.first, rule.second)[position]
-            found[name] = base.node.name if base.node is not None else "?"
+            found[name] = input_names.name(base.node) if base.node is not None else "?"
     return found
 
 

@@ -16,7 +16,7 @@ from torch import fx
 from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from tile_backend.lowering import shapes
+from tile_backend.lowering import input_names, shapes
 from tile_backend.lowering.canonical import CanonicalGraph, is_dense
 from tile_backend.lowering.effects import is_opaque_call, storages, written
 from tile_backend.lowering.extent import Extent
@@ -101,7 +101,8 @@ def unaliased(extent: Extent, canonical: CanonicalGraph) -> Check:
         if isinstance(known, torch.Tensor) and not is_dense(known):
             return Reason(
                 ReasonKind.TENSOR_SUBCLASS,
-                f"{node.name} is a {type(known).__name__}, for which the op has no rule",
+                f"{input_names.name(node)} is a {type(known).__name__}, for which the op has no"
+                " rule",
                 node.name,
             )
     for node in extent.elided:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import fx
 
+from tile_backend.lowering import input_names
 from tile_backend.lowering.anchors import anchors
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.fusion import Fusion
@@ -167,7 +168,7 @@ def score(
 
 def difference(wanted: Term, term: Term, text: str = "") -> Reason:
     node = term.node.name if term.node is not None else ""
-    place = f" ({node})" if node else ""
+    place = f" ({input_names.name(term.node)})" if term.node is not None else ""
     if text:
         return Reason(ReasonKind.OP_DIFFERS, f"{text}{place}", node)
     if wanted.op == "scalar":

@@ -9,7 +9,7 @@ import sympy
 import torch
 from torch import fx
 
-from tile_backend.lowering import provenance
+from tile_backend.lowering import input_names, provenance
 from tile_backend.lowering.site import GraphLine, TensorSpec
 
 Size: TypeAlias = int | sympy.Expr
@@ -67,11 +67,11 @@ def line(node: fx.Node) -> GraphLine:
 
 
 def text(node: fx.Node) -> str:
-    """`to_1 = hidden.to(torch.float32)`."""
+    """`mul_1 = mul(model.norm.weight, to_1)`, `to_1 = hidden.to(torch.float32)`."""
 
     def shown(argument: Any) -> str:
         if isinstance(argument, fx.Node):
-            return argument.name
+            return input_names.name(argument)
         if isinstance(argument, (tuple, list)):
             inner = ", ".join(shown(a) for a in argument)
             return f"({inner})" if isinstance(argument, tuple) else f"[{inner}]"

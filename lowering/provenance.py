@@ -14,6 +14,10 @@ _FRAME = re.compile(
 )
 _ROOT = re.compile(r"^[LG]\[['\"](\w+)['\"]\](?:\.__self__)?\.?")
 """A local or global name; a module of torch itself, such as Sequential, is compiled as `fn`."""
+_OWN = ("self", "fn")
+"""The root that a path is relative to."""
+_HELD = r"_(?:modules|parameters|buffers)"
+"""Where a module holds what its user reaches as an attribute."""
 
 
 def frames(meta: Mapping[str, Any]) -> tuple[tuple[str, int, str], ...]:
@@ -43,8 +47,23 @@ def module_path(meta: Mapping[str, Any]) -> str:
 
 def normalised_path(path: str) -> str:
     """Dynamo's `L['self'].model.layers[0]._modules['mlp']` as a user writes it."""
-    path = _ROOT.sub(lambda m: "" if m[1] in ("self", "fn") else f"{m[1]}.", path)
-    path = re.sub(r"(?:\._modules)?\[['\"]?([\w.]+)['\"]?\]", r".\1", path)
-    path = re.sub(r"\b_modules\.", "", path)
+    path = _ROOT.sub(lambda m: "" if m[1] in _OWN else f"{m[1]}.", path)
+    path = re.sub(rf"(?:\.{_HELD})?\[['\"]?([\w.]+)['\"]?\]", r".\1", path)
+    path = re.sub(rf"\b{_HELD}\.", "", path)
     path = path.replace("_orig_mod.", "").removesuffix("._orig_mod").removesuffix("_orig_mod")
     return path.strip(".")
+
+
+def tensor_path(expression: str, prefix: str = "") -> str:
+    """`model.norm.weight` for Dynamo's expression of a tensor that a module holds, else "".
+
+    prefix: of the compiled function's own module. What that holds itself is `self.weight` there: a
+    value of the graph may be called `weight`.
+    """
+    if not re.search(rf"\.{_HELD}\[", expression):
+        return ""
+    root = _ROOT.match(expression)
+    path = normalised_path(expression)
+    if prefix and root and root[1] in _OWN:
+        return f"{prefix}.{path}"
+    return path if "." in path else f"self.{path}"

@@ -77,7 +77,8 @@ class OpCall:
     """The call that stands for the site: `torch.ops.tilegym.<op>(**arguments)`.
 
     arguments: in schema order, name -> TensorSpec, number, bool, str or None. The caller's tensors
-               are named in `operands` (argument name -> FX node name).
+               are named in `operands`: argument name -> "model.norm.weight" for what a module
+               holds, else the name of the FX node.
     """
 
     op: str

@@ -16,7 +16,7 @@ from torch import fx
 import tile_backend.lowering
 import tile_backend.patterns
 from tile_backend import registry
-from tile_backend.lowering import analysis
+from tile_backend.lowering import analysis, input_names
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.registry import registry as registry_of
 from tile_backend.options import Options
@@ -26,11 +26,12 @@ from tile_backend.report import GraphFacts
 def analyse(
     module: fx.GraphModule, options: Options, prefix: str = "", compiles: bool = False
 ) -> analysis.Analysis:
-    """Changes nothing. A fusion that the options leave out is not looked for.
+    """Changes nothing but metadata. A fusion that the options leave out is not looked for.
 
     prefix: module path of the graph's function, where that is not the compiled callable's own.
     compiles: the kernels that will be launched are compiled, where their store lacks them.
     """
+    input_names.note(module, prefix)
     wanted = tuple(
         fusion
         for fusion in registry.known_fusions()
