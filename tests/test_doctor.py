@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tile_backend import machine, supported
-from tile_backend.doctor import Diagnosis, examine
+from tile_backend.doctor import Diagnosis, examine, kernel_store
 from tile_backend.errors import UnsupportedPython, UnsupportedTorch
 from tile_backend.machine import Gpu
 
@@ -26,6 +26,8 @@ HOPPER = Diagnosis(
     driver="580.1 (CUDA 13.0)",
     gpus=(Gpu("NVIDIA H200", (9, 0)),),
     compiler="/usr/bin/g++",
+    store="/cache/kernels",
+    stored={"sm_90": 7, "sm_80": 2},
 )
 
 
@@ -57,7 +59,7 @@ def test_a_machine_that_has_everything() -> None:
             True,
         ),
         (
-            {"tileiras": ""},
+            {"tileiras": "", "stored": {"sm_80": 2}},
             "run kernels",
             (
                 "no: cuda-tile is there, but its compiler tileiras is not; "
@@ -65,6 +67,8 @@ def test_a_machine_that_has_everything() -> None:
             ),
             True,
         ),
+        ({"tileiras": ""}, "run kernels", "yes, only the 7 that are in the store", True),
+        ({"tileiras": "unknown"}, "run kernels", "yes, only the 7 that are in the store", True),
         (
             {"tileiras": "unknown"},
             "build kernels",
@@ -130,7 +134,11 @@ def test_what_is_missing_is_said_with_its_remedy(
 
 def test_facts_say_what_is_not_there() -> None:
     text = dataclasses.replace(
-        HOPPER, transformers="5.30.0", cuda_tile="", tileiras="", driver="", gpus=(), torch_cuda=""
+        HOPPER,
+        **dict.fromkeys(("cuda_tile", "tileiras", "driver", "torch_cuda"), ""),
+        transformers="5.30.0",
+        gpus=(),
+        stored={},
     ).to_text()
     for line in (
         "torch         2.13.0+cu130 (CPU build)",
@@ -139,6 +147,7 @@ def test_facts_say_what_is_not_there() -> None:
         "tileiras      not found",
         "driver        not found",
         "GPU           none",
+        "kernel store  /cache/kernels (empty)",
     ):
         assert line in text.splitlines()
 
@@ -162,6 +171,15 @@ def test_a_tileiras_that_does_not_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert machine.tileiras_version() == "13.4.92"
     monkeypatch.setattr(machine, "tileiras_path", lambda: "")
     assert machine.tileiras_version() == ""
+
+
+def test_the_store_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILEGYM_KERNEL_STORE", str(tmp_path))
+    for name in ("rms_norm-sm_90-aa-13.4.92", "rms_norm-sm_90-bb-13.4.92", "softmax-sm_80-a-1"):
+        (tmp_path / f"{name}.cubin.xz").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("not a kernel")
+    found = kernel_store()
+    assert found == {"store": str(tmp_path), "stored": {"sm_90": 2, "sm_80": 1}}
 
 
 def test_a_package_that_is_not_there_has_no_version() -> None:

@@ -6,16 +6,17 @@ cuda-tile, without Transformers and without a GPU.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import platform
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tile_backend import machine, supported
 from tile_backend.report_text import aligned
 from tile_backend.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 KERNELS = "pip install 'tile-backend[kernels]'"
 OLDEST_CAPABILITY = (8, 0)
@@ -24,16 +25,20 @@ OLDEST_CAPABILITY = (8, 0)
 
 @dataclasses.dataclass(frozen=True)
 class Ability:
-    """One thing that the package does. missing: why not here, "" if it can. fix: what to do."""
+    """One thing that the package does. missing: why not here, "" if it can. fix: what to do.
+
+    but: what it cannot do of it.
+    """
 
     what: str
     missing: str = ""
     fix: str = ""
+    but: str = ""
 
     def row(self) -> tuple[str, ...]:
         """As shown: yes or no, and why not."""
         if not self.missing:
-            return self.what, "yes"
+            return self.what, f"yes, {self.but}" if self.but else "yes"
         return self.what, f"no: {self.missing}" + (f"; {self.fix}" if self.fix else "")
 
 
@@ -50,6 +55,9 @@ class Diagnosis:
     driver: str
     gpus: tuple[machine.Gpu, ...]
     compiler: str
+    store: str = ""
+    stored: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Kernels in the store by architecture."""
 
     def abilities(self) -> list[Ability]:
         """What can run here."""
@@ -102,7 +110,14 @@ class Diagnosis:
         if all(gpu.capability < OLDEST_CAPABILITY for gpu in self.gpus):
             archs = ", ".join(sorted({gpu.arch for gpu in self.gpus}))
             return Ability(what, f"the kernels need sm_80 or newer, and this is {archs}")
+        if self.cuda_tile and self.build_kernels().missing and self.ready:
+            return Ability(what, but=f"only the {self.ready} that are in the store")
         return dataclasses.replace(self.build_kernels(), what=what)
+
+    @property
+    def ready(self) -> int:
+        """Stored kernels that a GPU of this machine can run."""
+        return sum(self.stored.get(arch, 0) for arch in {gpu.arch for gpu in self.gpus})
 
     def facts(self) -> Iterator[tuple[str, str]]:
         """Every fact as a row."""
@@ -118,6 +133,9 @@ class Diagnosis:
         yield "tileiras", self.tileiras or "not found"
         yield "driver", self.driver or "not found"
         yield "C++ compiler", self.compiler or "not found"
+        if self.store:
+            counts = ", ".join(f"{n} for {arch}" for arch, n in sorted(self.stored.items()))
+            yield "kernel store", f"{self.store} ({counts or 'empty'})"
         for gpu in self.gpus:
             yield "GPU", f"{gpu.name} ({gpu.arch})"
         if not self.gpus:
@@ -143,7 +161,18 @@ def examine() -> Diagnosis:
         driver=machine.driver_version(),
         gpus=tuple(machine.gpus()) if torch_version else (),
         compiler=machine.cxx_compiler(),
+        **kernel_store(),
     )
+
+
+def kernel_store() -> dict[str, Any]:
+    """Where compiled kernels are kept, and how many."""
+    from tile_backend.lowering import cubin_store
+
+    store = cubin_store.default()
+    names = (path.name.split("-") for _, _, path in store.files())
+    counts = collections.Counter(name[1] for name in names if len(name) > 2)
+    return {"store": str(store.folder), "stored": dict(counts)}
 
 
 def torch_cuda() -> str:
