@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import mmap
 import warnings
 from typing import Any
 
@@ -149,20 +150,21 @@ def test_an_absent_tensor_is_another_kind_of_call(driver: Driver) -> None:
         assert (mask.data_ptr() in found.words(32)) is (given is not None)
 
 
-ADDRESS = 1 << 44
+MAP_NORESERVE = 0x4000
+"""Of Linux: pages that nobody touches cost nothing, however many. In `mmap` from Python 3.13 on."""
 
 
-def imagined(*shape: int) -> torch.Tensor:
-    """A bfloat16 tensor at an address where there is no memory; contiguous."""
-    count = torch.Size(shape).numel()
-    storage = torch._C._construct_storage_from_data_pointer(ADDRESS, torch.device("cpu"), 2 * count)
-    return torch.empty(0, dtype=BF16).set_(storage, 0, shape)
+def huge(*shape: int) -> torch.Tensor:
+    """A contiguous bfloat16 tensor of more elements than there may be memory."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+    pages = mmap.mmap(-1, 2 * torch.Size(shape).numel(), flags=flags)
+    return torch.frombuffer(pages, dtype=BF16).view(shape)
 
 
 def test_more_elements_than_an_int32_counts(driver: Driver, tileiras: Tileiras) -> None:
     rows = 2**20 + 3
-    x, weight = imagined(rows, 4096), torch.ones(4096, dtype=BF16)
-    out = imagined(rows, 4096)
+    x, weight = huge(rows, 4096), torch.ones(4096, dtype=BF16)
+    out = huge(rows, 4096)
     _, (found,) = launched(
         driver, lambda: launch_abi1.rms_norm(x, weight, 1e-6, 0.0, "once", out=out), 15
     )
@@ -174,9 +176,9 @@ def test_more_elements_than_an_int32_counts(driver: Driver, tileiras: Tileiras) 
 
 
 def test_a_stride_beyond_an_int32(driver: Driver) -> None:
-    apart = imagined(2, 2**31 + 64)[:, :64]
+    apart = huge(2, 2**31 + 64)[:, :64]
     out, (found,) = launched(driver, lambda: norm(apart), 13)
-    assert found.words(5) == [ADDRESS, 2, 64, 2**31 + 64, 1]
+    assert found.words(5) == [apart.data_ptr(), 2, 64, 2**31 + 64, 1]
     assert out.shape == (2, 64)
 
 

@@ -9,6 +9,7 @@
    to the current context. Written in the common subset of C and C++. */
 #include <Python.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #ifdef __cplusplus
@@ -16,7 +17,7 @@ extern "C" {
 #endif
 
 #define EXPORT __attribute__((visibility("default")))
-enum { SUCCESS = 0, NOT_FOUND = 500, DEVICES = 2, STREAM = 0x1000, KEPT = 256, PARAMETERS = 64 };
+enum { SUCCESS = 0, OUT_OF_MEMORY = 2, NOT_FOUND = 500, DEVICES = 2, STREAM = 0x1000, KEPT = 256, PARAMETERS = 64 };
 
 typedef int Status;
 typedef struct {
@@ -41,8 +42,8 @@ EXPORT int parameters_to_copy; /* of 8 bytes each: the driver is not told how ma
 EXPORT long n_launches, n_loads;
 EXPORT Launch launches[KEPT]; /* a ring: launch i is at i % KEPT */
 
-typedef struct { char name[4096]; } Kernel;
-static Kernel kernels[KEPT];
+typedef struct Kernel { char name[4096]; struct Kernel *older; } Kernel;
+static Kernel *newest_kernel; /* a list that only grows */
 static int contexts[DEVICES]; /* their addresses are the contexts */
 static void *stack[64];
 static int depth;
@@ -143,11 +144,17 @@ static Status cuLibraryLoadData(void **library, const void *image) {
 static Status cuLibraryGetKernel(void **kernel, void *library, const char *name) {
     COUNT(cuLibraryGetKernel);
     (void)library;
-    for (int i = 0; i < KEPT; i++) {
-        if (!kernels[i].name[0]) strncpy(kernels[i].name, name, sizeof kernels[i].name - 1);
-        if (!strcmp(kernels[i].name, name)) { *kernel = &kernels[i]; return SUCCESS; }
+    Kernel *found = newest_kernel;
+    while (found && strcmp(found->name, name)) found = found->older;
+    if (!found) {
+        found = (Kernel *)calloc(1, sizeof *found);
+        if (!found) return OUT_OF_MEMORY;
+        strncpy(found->name, name, sizeof found->name - 1);
+        found->older = newest_kernel;
+        newest_kernel = found;
     }
-    return NOT_FOUND;
+    *kernel = found;
+    return SUCCESS;
 }
 static Status cuGetErrorString(int error, const char **text) {
     COUNT(cuGetErrorString);
