@@ -5,8 +5,8 @@
    module: its relabelled() makes CPU tensors look like CUDA tensors to the launcher, which reads
    tensors through torch._C._to_dlpack.
 
-   There are two devices, sm_90 and sm_100. A stream handle is STREAM * (device + 1) + number; the null stream belongs
-   to the current context. Written in the common subset of C and C++. */
+   There are two devices, sm_90 and sm_100. A stream handle is STREAM * (device + 1) + number; the
+   null stream belongs to the current context. Written in the common subset of C and C++. */
 #include <Python.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -17,7 +17,8 @@ extern "C" {
 #endif
 
 #define EXPORT __attribute__((visibility("default")))
-enum { SUCCESS = 0, OUT_OF_MEMORY = 2, NOT_FOUND = 500, DEVICES = 2, STREAM = 0x1000, KEPT = 256, PARAMETERS = 64 };
+enum { SUCCESS = 0, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
+enum { DEVICES = 2, STREAM = 0x1000, KEPT = 256, PARAMETERS = 64 };
 
 typedef int Status;
 typedef struct {
