@@ -21,11 +21,11 @@ candidates := $(or $(PYTHON),python3 python3.12 python3.13 python3.11 python3.14
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full test-with lint format coverage bench clean distclean compiler
+.PHONY: help demo test test-full test-with lint format coverage kernel-report bench clean distclean compiler
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) \
-	  | while read -r target text; do printf 'make %-10s %s\n' "$$target" "$$text"; done
+	  | while read -r target text; do printf 'make %-13s %s\n' "$$target" "$$text"; done
 
 demo: compiler $(VENV)/.installed ## compile small Transformers models and print what was rewritten
 	$(python) -m tile_backend.demo $(ARGS)
@@ -54,6 +54,9 @@ format: $(VENV)/.installed ## format the code and fix what ruff can fix
 
 coverage: compiler $(VENV)/.installed ## count the sites found over all causal-LM types of Transformers
 	$(python) -m tests.coverage $(ARGS)
+
+kernel-report: $(VENV)/.installed ## compile every kernel for every architecture, check it, write docs/kernels.md
+	$(python) -m tests.kernel_report $(ARGS)
 
 bench: compiler $(VENV)/.installed ## measure, one bench after the other; results in bench/results/
 	@for bench in $(benches); do echo "bench.$$bench"; $(python) -m bench.$$bench || exit 1; done

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest import mock
 
+from tests import kernel_remarks
 from tile_backend.lowering import cubin_store
 from tile_backend.lowering.kernels.build_error import BuildError
 from tile_backend.lowering.kernels.signature import signature_for
@@ -27,7 +28,7 @@ OPS = (
 ).split()
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "sm_100", "sm_120")
 MAIN_ARCHITECTURE = "sm_90"
-"""Every sample is compiled for this one; the first sample of a kernel for all."""
+"""Where one will do: the kernels for indices of 64 bits are compiled for this one only."""
 WORKERS = 2
 """Compilers at a time. A worker of pytest-xdist runs one: it is one of several."""
 
@@ -54,8 +55,8 @@ def samples_of(op: str) -> Mapping[str, tuple[Any, Any]]:
 def cases() -> Iterator[Case]:
     """The matrix: heaviest kernel first, so that no worker waits for it at the end."""
     for op in reversed(OPS):
-        for place, sample in enumerate(samples_of(op)):
-            for arch in ARCHITECTURES if place == 0 else (MAIN_ARCHITECTURE,):
+        for sample in samples_of(op):
+            for arch in ARCHITECTURES:
                 yield Case(op, sample, arch)
 
 
@@ -78,7 +79,7 @@ def compile_case(case: Case, wide: bool = False) -> tuple[Case, str]:
     launch = launch_of(case)
     kernel = launch.kernel.wide if wide else launch.kernel
     try:
-        kernel.build(kernel.code(signature_for(kernel, launch.args), case.arch))
+        kernel_remarks.build(kernel, kernel.code(signature_for(kernel, launch.args), case.arch))
     except BuildError as error:
         # A failure is one row of the matrix, which the test of its kernel shows.
         return case, str(error)
@@ -89,5 +90,6 @@ def compile_all(wanted: Iterable[Case], wide: bool = False) -> dict[Case, str]:
     """Error text per case. Threads: the compiler is a process, and the front end takes turns."""
     folder = {cubin_store.FOLDER: str(cache_folder())}
     workers = 1 if "PYTEST_XDIST_WORKER" in os.environ else WORKERS
-    with mock.patch.dict(os.environ, folder), ThreadPoolExecutor(workers) as pool:
+    stored = mock.patch.dict(os.environ, folder)
+    with stored, kernel_remarks.kept(), ThreadPoolExecutor(workers) as pool:
         return dict(pool.map(functools.partial(compile_case, wide=wide), wanted))

@@ -181,7 +181,11 @@ def samples() -> list[Sample]:
         ),
         sample("wide", (8, 512, 256), (2, 512, 256), is_causal=True),
         sample("short", (8, 40, 192), (8, 512, 128)),
+        sample("short_narrow", (8, 40, 128), (8, 512, 128)),
         sample("decode", (32, 1, 128), (8, 1024, 128), mask=mask(2, 1, 1, 1024)),
         sample("decode_wide", (8, 1, 256), (2, 1024, 256)),
         sample("float32", (8, 512, 64), (8, 512, 64), dtype=torch.float32, is_causal=True),
+        sample("float32_wide", (8, 512, 128), (8, 512, 128), dtype=torch.float32),
+        sample("float32_decode", (8, 1, 64), (8, 512, 64), dtype=torch.float32),
+        sample("float32_decode_wide", (8, 1, 128), (8, 512, 128), dtype=torch.float32),
     ]

@@ -1,7 +1,8 @@
 """Tile sizes and compiler hints of the attention kernel, per architecture and head width.
 
 Chosen from compiled code, not yet from timings: the largest tiles that spill no register on sm_90
-and sm_100, and at most a few on the others. Eight worker warps are two groups of 64 rows each.
+and sm_100; docs/kernels.md has what they spill on the others. Eight worker warps are two groups of
+64 rows each.
 """
 
 from __future__ import annotations
@@ -49,4 +50,6 @@ def full_precision_tiles(arch: str, width: int, length: int) -> AttentionTiles:
         return AttentionTiles(16 if length <= 16 else 64, 32, 2, {})
     if arch in ("sm_100", "sm_103", "sm_110"):
         return AttentionTiles(64, 16, 2, {})
+    if arch == "sm_90" and length > 16:
+        return AttentionTiles(64, 16, 2, EIGHT_WARPS)
     return AttentionTiles(32, 16, 2, {})

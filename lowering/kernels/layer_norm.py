@@ -12,7 +12,7 @@ from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.compiled import kernel
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 from tile_backend.lowering.kernels.norm_plan import check_rows, gain_or
-from tile_backend.lowering.kernels.row_layout import merged, row_grid, row_tile
+from tile_backend.lowering.kernels.row_layout import merged, row_grid, row_hints, row_tile
 from tile_backend.lowering.kernels.rows import (
     load_rows,
     load_vector,
@@ -33,6 +33,9 @@ MODES = {
     "divided": BEFORE_WEIGHT,
 }
 """See rms.ROUNDING for "divided"."""
+
+RESIDENT = {4: 4, 6: 3}
+"""Pieces of a row -> quarters of 32 warps; see row_layout.row_hints."""
 
 
 def centred_rows(
@@ -115,7 +118,7 @@ def plan(
     vectors = (gain_or(x, "weight", weight, width), gain_or(x, "bias", bias, width))
     constants = (width, tile.rows, tile.block, mode, weight is not None, bias is not None)
     return launch_plan.launch(
-        kernel(layer_norm, num_worker_warps=tile.warps),
+        kernel(layer_norm, **row_hints(width, RESIDENT)),
         row_grid(out, tile.rows),
         (x, *vectors, out, float(arguments["eps"]), *constants),
     )
@@ -130,7 +133,9 @@ def samples() -> list[Sample]:
         ("every_op", (2, 64, 1000), half, half, "every_op"),
         ("float32_affine", (64, 1024), full, full, "before_weight"),
         ("no_bias", (64, 5120), half, None, "once"),
+        ("large", (64, 8192), half, half, "once"),
         ("plain", (64, 11008), None, None, "once"),
+        ("widest", (4, 32768), half, half, "once"),
     ]
     samples: list[Sample] = []
     for name, shape, weight, bias, rounding in rows:

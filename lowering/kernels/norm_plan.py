@@ -47,11 +47,13 @@ def norm_samples(
         ("before_weight", (64, 4096), "low", 0.0, "before_weight"),
         ("scale", (64, 4096), "low", 0.0, "scale"),
         ("every_op", (64, 5120), "low", 1.0, "every_op"),
+        ("large", (64, 8192), "low", 0.0, "before_weight"),
         ("offset", (2, 64, 11008), "low", 1.0, "once"),
         ("offset_before_weight", (64, 2048), "low", 1.0, "before_weight"),
         ("float32_weight", (64, 1000), "float32", 0.0, "before_weight"),
         ("weightless", (2, 64, 32, 128), "none", 0.0, "once"),
         ("one_row", (1, 16384), "low", 0.0, "once"),
+        ("widest", (4, 32768), "low", 0.0, "once"),
     ]
     samples: list[Sample] = []
     for name, shape, kind, offset, rounding in rows:

@@ -14,8 +14,11 @@ from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 from tile_backend.lowering.kernels.norm_plan import check_rows, gain_or, norm_samples
 from tile_backend.lowering.kernels.rms import ROUNDING as MODES
 from tile_backend.lowering.kernels.rms import inverse_rms, normed_piece
-from tile_backend.lowering.kernels.row_layout import merged, row_grid, row_tile
+from tile_backend.lowering.kernels.row_layout import merged, row_grid, row_hints, row_tile
 from tile_backend.lowering.kernels.rows import load_rows, row_index, store_piece
+
+RESIDENT = {4: 4, 6: 3}
+"""Pieces of a row -> quarters of 32 warps; see row_layout.row_hints."""
 
 
 def rms_norm(
@@ -58,7 +61,7 @@ def plan(
     gain = gain_or(x, "weight", weight, width)
     constants = (width, tile.rows, tile.block, mode, weight is not None, offset != 0.0)
     return launch_plan.launch(
-        kernel(rms_norm, num_worker_warps=tile.warps),
+        kernel(rms_norm, **row_hints(width, RESIDENT)),
         row_grid(out, tile.rows),
         (x, gain, out, float(arguments["eps"]), offset, *constants),
     )

@@ -11,7 +11,7 @@ import torch
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.compiled import kernel
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
-from tile_backend.lowering.kernels.rotary_plan import four_axes, plan_rotary
+from tile_backend.lowering.kernels.rotary_plan import HINTS, four_axes, plan_rotary
 from tile_backend.lowering.kernels.rotation import rotate
 
 
@@ -51,7 +51,7 @@ def plan(
     shape = plan_rotary(arguments, x=x)
     sizes = (shape.heads, shape.tile_heads, shape.table_heads, shape.positions)
     return launch_plan.launch(
-        kernel(rotary), shape.grid(x), (x, *shape.tables, out, *sizes, *shape.flags)
+        kernel(rotary, **HINTS), shape.grid(x), (x, *shape.tables, out, *sizes, *shape.flags)
     )
 
 

@@ -11,13 +11,15 @@ import torch
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.launch_plan import KernelLimit
 from tile_backend.lowering.kernels.rotation import DEINTERLEAVE, HALF, INTERLEAVED
-from tile_backend.lowering.kernels.row_layout import next_power_of_two
+from tile_backend.lowering.kernels.row_layout import RESIDENT_WARPS, next_power_of_two
 from tile_backend.lowering.reason import ReasonKind
 
 LAYOUTS = {"half": HALF, "interleaved": INTERLEAVED, "deinterleave": DEINTERLEAVE}
 ROUNDINGS = {"once": False, "every_op": True}
 PAIRS_PER_BLOCK = 1024
 """8 pairs per thread of 4 warps."""
+HINTS = {"occupancy": RESIDENT_WARPS // 4}
+"""Four warps are the compiler's own choice."""
 
 
 @dataclasses.dataclass(frozen=True)

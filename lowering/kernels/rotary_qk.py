@@ -11,7 +11,7 @@ import torch
 from tile_backend.lowering.kernels import launch_plan, rotary
 from tile_backend.lowering.kernels.compiled import kernel
 from tile_backend.lowering.kernels.launch_plan import KernelLimit, Launch, Sample
-from tile_backend.lowering.kernels.rotary_plan import four_axes, plan_rotary
+from tile_backend.lowering.kernels.rotary_plan import HINTS, four_axes, plan_rotary
 from tile_backend.lowering.kernels.rotation import rotate
 from tile_backend.lowering.kernels.row_layout import next_power_of_two
 from tile_backend.lowering.reason import ReasonKind
@@ -86,7 +86,7 @@ def plan(
     k_tiles = -(-k.shape[shape.heads] // k_heads)
     sizes = (q_tiles, k_heads, shape.heads, shape.tile_heads, 1, shape.positions)
     return launch_plan.launch(
-        kernel(rotary_qk),
+        kernel(rotary_qk, **HINTS),
         (positions, q_tiles + k_tiles, batch),
         (q, k, *shape.tables, q_out, k_out, *sizes, *shape.flags),
     )

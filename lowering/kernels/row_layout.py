@@ -7,7 +7,7 @@ of a packed tensor [tokens, heads, D]. What is left after that are up to three l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,9 @@ from tile_backend.lowering.reason import ReasonKind
 
 MAX_LEADING = 3
 """Leading dimensions map to the axes of the launch grid."""
+
+RESIDENT_WARPS = 32
+"""That a multiprocessor should hold to keep memory busy: half of what it can on sm_90."""
 
 
 class RowTile(NamedTuple):
@@ -38,6 +41,21 @@ def row_tile(width: int) -> RowTile:
     if padded >= 2048:
         return RowTile(1, 2048, 8)
     return RowTile(1024 // padded, padded, 4)
+
+
+def row_hints(width: int, quarters: Mapping[int, int]) -> dict[str, int]:
+    """Compiler hints of a kernel that holds rows of `width` features in registers.
+
+    quarters: up to so many pieces of a row, so many quarters of RESIDENT_WARPS fit a
+    multiprocessor without a spill, which docs/kernels.md shows. Beyond, the compiler chooses.
+    """
+    tile = row_tile(width)
+    pieces = -(-width // tile.block)
+    hints = {"num_worker_warps": tile.warps}
+    for most, fitting in sorted(quarters.items(), reverse=True):
+        if pieces <= most:
+            hints["occupancy"] = fitting * RESIDENT_WARPS // (4 * tile.warps)
+    return hints
 
 
 def merged(tensors: Sequence[torch.Tensor], fewest: int = 1) -> list[torch.Tensor]:

@@ -17,7 +17,12 @@ import torch
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.compiled import kernel
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
-from tile_backend.lowering.kernels.row_layout import merged, next_power_of_two, row_grid
+from tile_backend.lowering.kernels.row_layout import (
+    RESIDENT_WARPS,
+    merged,
+    next_power_of_two,
+    row_grid,
+)
 from tile_backend.lowering.kernels.rows import row_index, store_piece
 
 NEG_INF = ct.PaddingMode.NEG_INF
@@ -81,10 +86,11 @@ def plan(
     out, x = merged((out, x))
     block = next_power_of_two(x.shape[-1])
     if block > LONGEST_TILE:
-        long = kernel(softmax_long, num_worker_warps=8)
+        long = kernel(softmax_long, num_worker_warps=8, occupancy=RESIDENT_WARPS // 8)
         return launch_plan.launch(long, row_grid(out, 1), (x, out, LONG_BLOCK))
     rows = max(1024 // block, 1)
-    short = kernel(softmax_short, num_worker_warps=8 if block >= 2048 else 4)
+    warps = 8 if block >= 2048 else 4
+    short = kernel(softmax_short, num_worker_warps=warps, occupancy=RESIDENT_WARPS // warps)
     return launch_plan.launch(short, row_grid(out, rows), (x, out, rows, block))
 
 

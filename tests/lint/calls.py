@@ -12,6 +12,7 @@ PRINTERS = (
     "tile_backend/demo.py",
     "bench/",
     "tests/coverage/",
+    "tests/kernel_report/",
     "tests/lint/",
 )
 """Files whose work is to talk to a person on stdout."""
