@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 # Before torch is imported, which reads it once: the workers already use every core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault(
-    "TORCHINDUCTOR_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "inductor")
-)
+CACHE = Path(__file__).resolve().parents[1] / ".cache"
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE / "inductor"))
+os.environ.setdefault("TILEGYM_KERNEL_STORE", str(CACHE / "kernels"))
 
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
