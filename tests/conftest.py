@@ -33,7 +33,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if pyfuncitem.get_closest_marker("stub") is None or not torch.cuda.is_available():
         return None
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", pyfuncitem.nodeid],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", pyfuncitem.nodeid],
         cwd=pyfuncitem.config.rootpath,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         check=True,
