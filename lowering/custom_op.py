@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -83,15 +83,21 @@ def _define(op: Op) -> Record:
     return defined
 
 
-def _implementation(defined: Record) -> Callable[..., Any]:
-    op, signature = defined.op, defined.signature
+def _prepared(
+    defined: Record, args: Sequence[Any]
+) -> tuple[dict[str, Any], tuple[torch.Tensor, ...]]:
+    """The arguments by name, and outputs for them. Raises RuntimeError where sizes do not fit."""
+    arguments = defined.signature.bind(args)
+    outputs = reference.as_tuple(defined.op.outputs(**arguments))
+    shape_check.check(defined.op, arguments, outputs)  # in a compiled graph the fake has done it
+    return arguments, outputs
 
+
+def _implementation(defined: Record) -> Callable[..., Any]:
     def implementation(*args: Any) -> Any:
-        arguments = signature.bind(args)
-        outputs = reference.as_tuple(op.outputs(**arguments))
-        shape_check.check(op, arguments, outputs)  # in a compiled graph the fake has done it
+        arguments, outputs = _prepared(defined, args)
         if not args[0].is_cuda:
-            return reference.untupled(reference.promised(op, arguments, outputs))
+            return reference.untupled(reference.promised(defined.op, arguments, outputs))
         from tile_backend.lowering import launch  # imports this module
 
         launch.launch(defined, arguments, outputs)
@@ -101,12 +107,8 @@ def _implementation(defined: Record) -> Callable[..., Any]:
 
 
 def _interpreted(defined: Record) -> Callable[..., Any]:
-    op, signature = defined.op, defined.signature
-
     def implementation(*args: Any) -> Any:
-        arguments = signature.bind(args)
-        outputs = reference.as_tuple(op.outputs(**arguments))
-        shape_check.check(op, arguments, outputs)
+        arguments, outputs = _prepared(defined, args)
         from tile_backend.lowering import interpreted
 
         interpreted.run(defined, arguments, outputs)
@@ -116,12 +118,7 @@ def _interpreted(defined: Record) -> Callable[..., Any]:
 
 
 def _fake(defined: Record) -> Callable[..., Any]:
-    op, signature = defined.op, defined.signature
-
     def fake(*args: Any) -> Any:
-        arguments = signature.bind(args)
-        outputs = reference.as_tuple(op.outputs(**arguments))
-        shape_check.check(op, arguments, outputs)
-        return reference.untupled(outputs)
+        return reference.untupled(_prepared(defined, args)[1])
 
     return fake

@@ -197,18 +197,28 @@ def trace(
     return Pattern(fusion, spelling, roots, holes, low, size=len(interior(roots)))
 
 
-def sizes_for(spelling: Spelling) -> dict[str, int]:
+def sizes_for(
+    spelling: Spelling,
+    named: Mapping[str, int] = PRIMES,
+    groups: int = GROUPS,
+    unrelated: int = UNRELATED,
+) -> dict[str, int]:
     """Every named dimension's size for this spelling, see PRIMES."""
-    sizes = dict(PRIMES)
-    sizes["H"] = sizes["K"] * (GROUPS if spelling.grouped else 1)
+    sizes = dict(named)
+    sizes["H"] = sizes["K"] * (groups if spelling.grouped else 1)
     ratio = spelling.table_ratio
-    sizes["R"] = UNRELATED if ratio is None else int(sizes["D"] * ratio)
+    sizes["R"] = unrelated if ratio is None else int(sizes["D"] * ratio)
     return sizes
 
 
+def dimensions(hole: Tensor) -> list[str]:
+    """The names of all dimensions; "..." stands for two."""
+    return [n for d in hole.dims.split() for n in (("_0", "_1") if d == "..." else (d,))]
+
+
 def sample(hole: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> torch.Tensor:
-    names = [n for d in hole.dims.split() for n in (("_0", "_1") if d == "..." else (d,))]
-    return torch.empty([sizes.get(n) or int(n) for n in names], dtype=dtype, device="meta")
+    shape = [sizes.get(name) or int(name) for name in dimensions(hole)]
+    return torch.empty(shape, dtype=dtype, device="meta")
 
 
 def generalise(roots: tuple[Term, ...], sizes: Mapping[str, int]) -> None:

@@ -53,6 +53,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
+def graphs_only() -> Iterator[None]:
+    """torch.compile with our backend does all but generate code; Dynamo starts and ends empty."""
+    import torch
+
+    from tile_backend.inductor import without_codegen
+
+    torch.compiler.reset()
+    with without_codegen():
+        yield
+    torch.compiler.reset()
+
+
+@pytest.fixture
+def fresh_launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The launcher as in a new process: nothing imported, nothing warned about, no call made."""
+    from tile_backend.lowering import kernel_launch, launch_recipe
+
+    caches = kernel_launch._launch, launch_recipe.recipe, kernel_launch._warn_once
+    monkeypatch.setattr(kernel_launch, "_calls", {})
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.fixture
 def tileiras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tileiras]:
     """A compiler that compiles nothing, an empty store, and kernels that nobody launched before."""
     from tests import fake_compiler

@@ -18,7 +18,7 @@ import torch
 from tile_backend.lowering import canonical  # noqa: F401 (the words register themselves)
 from tile_backend.lowering.fusion import Fusion, Spelling
 from tile_backend.lowering.fusion import Tensor as Hole
-from tile_backend.lowering.trace import LOW, Pattern, spelled
+from tile_backend.lowering.trace import LOW, Pattern, dimensions, sizes_for, spelled
 from tile_backend.patterns import all_fusions
 
 SIZES = {"B": 2, "K": 3, "S": 5, "L": 7, "N": 4, "D": 16, "E": 12, "_0": 2, "_1": 3}
@@ -51,7 +51,7 @@ class Case:
     def inputs(self, seed: int = 0) -> dict[str, torch.Tensor]:
         """The tensors that are present, by name."""
         generator = torch.Generator().manual_seed(seed)
-        sizes = sizes_of(self.spelling)
+        sizes = sizes_for(self.spelling, SIZES, GROUPS, TABLE)
         made = {}
         for name, dtype in self.dtypes.items():
             hole = self.fusion.holes[name]
@@ -85,19 +85,6 @@ def parameters_of(function: Callable[..., Any]) -> list[str]:
 
 def is_tensor(fusion: Fusion, name: str) -> bool:
     return isinstance(fusion.holes.get(name), Hole)
-
-
-def sizes_of(spelling: Spelling) -> dict[str, int]:
-    sizes = dict(SIZES)
-    sizes["H"] = sizes["K"] * (GROUPS if spelling.grouped else 1)
-    ratio = spelling.table_ratio
-    sizes["R"] = TABLE if ratio is None else int(sizes["D"] * ratio)
-    return sizes
-
-
-def dimensions(hole: Hole) -> list[str]:
-    """The names of all dimensions; "..." stands for two."""
-    return [n for d in hole.dims.split() for n in (("_0", "_1") if d == "..." else (d,))]
 
 
 def sample(

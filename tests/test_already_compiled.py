@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 
 import tile_backend
-from tile_backend import inductor
 from tile_backend.errors import AlreadyCompiled
+
+pytestmark = pytest.mark.usefixtures("graphs_only")
 
 
 class Norm(torch.nn.Module):
@@ -31,14 +32,6 @@ def compiled_in_place() -> torch.nn.Module:
     model = Norm()
     model.compile(backend="eager")
     return model
-
-
-@pytest.fixture(autouse=True)
-def graphs_only() -> Iterator[None]:
-    torch._dynamo.reset()
-    with inductor.without_codegen():
-        yield
-    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("make", [wrapped, compiled_in_place])

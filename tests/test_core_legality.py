@@ -16,21 +16,12 @@ from torch.utils import _pytree as pytree
 
 import tile_backend
 from tests.models.check import assert_like_eager
+from tests.norm_program import norm, x_and_more
 from tile_backend.inductor import without_codegen
 from tile_backend.lowering.reason import ReasonKind
 
 Tensor = torch.Tensor
 ALWAYS = {"tilegym.kernels": "always"}
-
-
-def x_and_more(*shape: int) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    x, other = (torch.randn(shape or (4, 6, 32), generator=generator) for _ in range(2))
-    return x, other, torch.rand(x.shape[-1:], generator=generator) + 0.5
-
-
-def norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
-    return weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps))
 
 
 # --- reasons -------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import tile_backend
 from tests.models.check import assert_like_eager
+from tests.norm_program import norm
 from tile_backend import errors
 from tile_backend.inductor import without_codegen
 
@@ -33,10 +34,6 @@ def report_of(function: Callable[..., Any], *inputs: Any, **options: Any) -> til
     report = tile_backend.last_report()
     assert report is not None
     return report
-
-
-def norm(x: Tensor, weight: Tensor) -> Tensor:
-    return weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
 
 
 # --- overlaps ------------------------------------------------------------------------------------

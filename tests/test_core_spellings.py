@@ -14,11 +14,12 @@ import torch
 
 import tile_backend
 from tests.core_graph import capture, judged, names_of_ops, tensors
-from tests.core_material import OUTER, Case, cases, dimensions, near_misses, spellings, title
+from tests.core_material import OUTER, Case, cases, near_misses, spellings, title
 from tile_backend.inductor import without_codegen
 from tile_backend.lowering.budget import within_budget
 from tile_backend.lowering.fusion import Fusion, Spelling
 from tile_backend.lowering.oracle import float64, widened
+from tile_backend.lowering.trace import dimensions
 from tile_backend.patterns import all_fusions
 
 Pair = tuple[Fusion, Spelling]

@@ -61,10 +61,6 @@ def test_gradients_through_inductor_are_within_budget() -> None:
     assert "torch.ops.tilegym" not in backward  # plain ATen, for Inductor to fuse
 
 
-class Stop(Exception):
-    """Ends a compile before code generation."""
-
-
 def joint_parts(
     function: Callable[..., Any], values: list[torch.Tensor], **patches: Any
 ) -> dict[str, torch.fx.GraphModule]:

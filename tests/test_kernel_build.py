@@ -11,24 +11,14 @@ import pytest
 import torch
 from cuda.tile import _compile
 
+from tests import small_kernels
 from tests.fake_compiler import FAKE_CUBIN, Tileiras
+from tests.small_kernels import doubled
 from tile_backend.lowering import cubin_store
 from tile_backend.lowering.kernels import compiled, kernel_source, tileiras
 from tile_backend.lowering.kernels.build_error import BuildError, MissingError
 from tile_backend.lowering.kernels.signature import signature_for
 from tile_backend.lowering.reason import ReasonKind
-
-DOUBLE = 2.0
-
-
-def helper(tile: Any) -> Any:
-    return tile * DOUBLE
-
-
-def doubled(x: ct.Array, out: ct.Array, BLOCK: ct.Constant[int]) -> None:
-    """out = 2 * x in pieces of BLOCK."""
-    at = (ct.bid(0),)
-    ct.store(out, at, helper(ct.load(x, at, (BLOCK,), padding_mode=ct.PaddingMode.ZERO)))
 
 
 def unsupported(x: ct.Array) -> None:
@@ -80,7 +70,7 @@ def test_each_of_source_signature_architecture_hints_and_versions_is_another_ker
     with monkeypatch.context() as patch:
         patch.setattr(ct, "__version__", "1.7.9")
         build()
-    monkeypatch.setattr(f"{__name__}.DOUBLE", 3.0)
+    monkeypatch.setattr(small_kernels, "DOUBLE", 3.0)
     kernel_source.digest.cache_clear()
     build()
     kernel_source.digest.cache_clear()

@@ -12,23 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from tile_backend.lowering import cuda_state, kernel_launch, launch, launch_recipe
+from tile_backend.lowering import cuda_state, kernel_launch, launch
 from tile_backend.lowering.kernels.build_error import BuildError
 from tile_backend.lowering.kernels.launch_plan import KernelLimit, Launch
 from tile_backend.lowering.reason import ReasonKind
 
-CACHES = (kernel_launch._launch, launch_recipe.recipe, kernel_launch._warn_once)
-
-
-@pytest.fixture(autouse=True)
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test starts as a process does: nothing imported, nothing warned about, no call made."""
-    monkeypatch.setattr(kernel_launch, "_calls", {})
-    for cache in CACHES:
-        cache.cache_clear()
-    yield
-    for cache in CACHES:
-        cache.cache_clear()
+pytestmark = pytest.mark.usefixtures("fresh_launcher")
 
 
 class Stub:

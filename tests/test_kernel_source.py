@@ -6,18 +6,8 @@ from typing import Any
 
 import cuda.tile as ct
 
+from tests.small_kernels import doubled, helper
 from tile_backend.lowering.kernels import kernel_source
-
-DOUBLE = 2.0
-
-
-def helper(tile: Any) -> Any:
-    return tile * DOUBLE
-
-
-def doubled(x: ct.Array, out: ct.Array, BLOCK: ct.Constant[int]) -> None:
-    at = (ct.bid(0),)
-    ct.store(out, at, helper(ct.load(x, at, (BLOCK,), padding_mode=ct.PaddingMode.ZERO)))
 
 
 def alone(x: ct.Array) -> None:
@@ -26,11 +16,11 @@ def alone(x: ct.Array) -> None:
 
 def test_a_kernel_is_what_is_inlined_into_it() -> None:
     found = kernel_source.parts(doubled)
-    here = __name__
-    assert set(found) == {f"{here}.doubled", f"{here}.helper", f"{here}.DOUBLE"}
-    assert found[f"{here}.DOUBLE"] == "2.0"
-    assert "return tile * DOUBLE" in found[f"{here}.helper"]
-    assert set(kernel_source.parts(alone)) == {f"{here}.alone"}
+    there = doubled.__module__
+    assert set(found) == {f"{there}.doubled", f"{there}.helper", f"{there}.DOUBLE"}
+    assert found[f"{there}.DOUBLE"] == "2.0"
+    assert "return tile * DOUBLE" in found[f"{there}.helper"]
+    assert set(kernel_source.parts(alone)) == {f"{__name__}.alone"}
 
 
 def outer(scale: float) -> Any:
@@ -44,7 +34,7 @@ def test_source_follows_closures_inner_functions_and_modules() -> None:
     found = kernel_source.parts(outer(0.5))
     assert found[f"{__name__}.scale"] == "0.5"
     assert found["tile_backend.lowering.kernels.kernel_source.LANGUAGE"] == "'cuda'"
-    assert f"{__name__}.helper" in found
+    assert f"{helper.__module__}.helper" in found
     assert kernel_source.digest(outer(0.5)) != kernel_source.digest(outer(0.25))
     assert kernel_source.digest(outer(0.5)) == kernel_source.digest(outer(0.5))
 

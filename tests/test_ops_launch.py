@@ -7,7 +7,6 @@ import itertools
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -16,7 +15,6 @@ from tests.op_samples import CASES, LOW_PRECISION, Case, arguments, one_of_each
 from tile_backend import registry
 from tile_backend.lowering import (
     custom_op,
-    kernel_launch,
     launch,
     launch_abi1,
     launch_recipe,
@@ -27,18 +25,7 @@ from tile_backend.lowering.fusion import Fusion, Op
 GPU = torch.device("cuda", 0)
 
 
-CACHES = (kernel_launch._launch, launch_recipe.recipe, kernel_launch._warn_once)
-
-
-@pytest.fixture(autouse=True)
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test starts as a process does: nothing imported, nothing warned about, no call made."""
-    monkeypatch.setattr(kernel_launch, "_calls", {})
-    for cache in CACHES:
-        cache.cache_clear()
-    yield
-    for cache in CACHES:
-        cache.cache_clear()
+pytestmark = pytest.mark.usefixtures("fresh_launcher")
 
 
 def test_one_output_is_a_keyword() -> None:

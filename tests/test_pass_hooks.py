@@ -9,6 +9,7 @@ import torch
 from torch import fx
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
+from tests.norm_program import norm
 from tile_backend import inductor
 
 HOOKS = ("pre_grad_custom_pass", "joint_custom_post_pass")
@@ -28,10 +29,6 @@ class Seen(CustomGraphPass):
 
     def uuid(self) -> Any:
         return self.name
-
-
-def norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    return weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
 
 
 @pytest.mark.parametrize("number", [1, 2])

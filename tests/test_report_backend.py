@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,9 @@ from torch._dynamo.exc import BackendCompilerFailed
 
 import tile_backend
 from tests.json_schema import violations
-from tile_backend import errors, inductor, lock_file
+from tile_backend import errors, lock_file
+
+pytestmark = pytest.mark.usefixtures("graphs_only")
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "report.schema.json").read_text())
 
@@ -46,14 +47,6 @@ class Stack(torch.nn.Module):
         for layer in self.layers:
             x = layer(x)
         return x
-
-
-@pytest.fixture(autouse=True)
-def graphs_only() -> Iterator[None]:
-    torch._dynamo.reset()
-    with inductor.without_codegen():
-        yield
-    torch._dynamo.reset()
 
 
 def compiled(model: torch.nn.Module | None = None, **options: Any) -> torch.Tensor:

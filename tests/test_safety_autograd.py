@@ -11,18 +11,13 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from tests.models.check import assert_like_eager
+from tests.norm_program import norm, x_and_more
 
 Tensor = torch.Tensor
 
 
-def norm(x: Tensor, weight: Tensor) -> Tensor:
-    return weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
-
-
 def inputs(*wanted: bool) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    x, other = (torch.randn(6, 64, generator=generator) for _ in range(2))
-    weight = torch.rand(64, generator=generator) + 0.5
+    x, other, weight = x_and_more(6, 64)
     flags = wanted or (True, True, True)
     return (
         x.requires_grad_(flags[0]),

@@ -13,18 +13,13 @@ import torch
 import torch.nn.functional as F
 
 from tests.models.check import assert_like_eager
+from tests.norm_program import norm, x_and_more
 
 Tensor = torch.Tensor
 
 
-def norm(x: Tensor, weight: Tensor) -> Tensor:
-    return weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
-
-
 def inputs() -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    x, other = (torch.randn(4, 64, generator=generator) for _ in range(2))
-    return x, other, torch.rand(64, generator=generator) + 0.5
+    return x_and_more(4, 64)
 
 
 # --- the value that the product reads is not the one that was squared -----------------------------

@@ -14,7 +14,6 @@ Written by `make coverage`; do not edit. Every causal-LM type that Transformers 
 with random weights in float32, the calls of its eager run are counted by hooks, and the sites of
 the compiled model are held against them. Every site is rewritten (`tilegym.kernels = always`), and
 the logits are compared within the error budget."""
-CLAIMED = (Category.NORM, Category.GATED_MLP, Category.ROTARY, Category.SDPA)
 TITLES = {
     Category.NORM: "norms",
     Category.GATED_MLP: "gated MLPs",

@@ -9,27 +9,14 @@ import torch
 import tile_backend
 from tests.models import plain
 from tests.models.run import REWRITTEN, Run
+from tests.models.scenario import Setting
 from tile_backend.inductor import without_codegen
 
 
 @dataclasses.dataclass(frozen=True)
-class PlainScenario:
+class PlainScenario(Setting):
     dtype: str
     shapes: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.dtype} {self.shapes}"
-
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        dtype = getattr(torch, self.dtype)
-        assert isinstance(dtype, torch.dtype)
-        return dtype
-
-    @property
-    def dynamic(self) -> bool | None:
-        return True if self.shapes == "dynamic" else None
 
 
 SCENARIOS = tuple(

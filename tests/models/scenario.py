@@ -10,18 +10,19 @@ import torch
 from tests.models.inputs import INPUTS
 
 
-@dataclasses.dataclass(frozen=True)
-class Scenario:
-    """call: a name of `inputs.INPUTS`. scope: "model", or "layers" (each compiled on its own)."""
+class Setting:
+    """The parts that every scenario has; a scenario is a dataclass of words.
+
+    dtype: of the parameters, by name. shapes: "static" or "dynamic".
+    """
 
     dtype: str
-    call: str
-    scope: str
     shapes: str
 
     @property
     def name(self) -> str:
-        return f"{self.dtype} {self.call} {self.scope} {self.shapes}"
+        """Its words in order, "bfloat16 decode model static"."""
+        return " ".join(vars(self).values())
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -33,6 +34,16 @@ class Scenario:
     def dynamic(self) -> bool | None:
         """The argument of torch.compile: "static" is its default, static until a size changes."""
         return True if self.shapes == "dynamic" else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario(Setting):
+    """call: a name of `inputs.INPUTS`. scope: "model", or "layers" (each compiled on its own)."""
+
+    dtype: str
+    call: str
+    scope: str
+    shapes: str
 
 
 ALL = tuple(
