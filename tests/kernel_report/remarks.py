@@ -12,7 +12,6 @@ from collections.abc import Mapping
 
 IDENTITY = re.compile(r"^  - RemarkId: +(\d+)$", re.M)
 INSTRUCTION = re.compile(r"^  - Instruction: +(.+)$", re.M)
-MATRIX = "RemarkTensorCore"
 
 
 def chosen(text: str) -> Mapping[str, int]:
