@@ -130,4 +130,5 @@ def _view(
     value = values[source]
     (seen,), (whole,) = describe([parameter]), describe([value])
     offset = int(parameter.storage_offset())
-    return View(source, seen.shape, seen.stride, seen.dtype, offset, seen == whole and not offset)
+    shape = tuple(seen.shape)  # not a torch.Size, see raw_tensors.view
+    return View(source, shape, seen.stride, seen.dtype, offset, seen == whole and not offset)

@@ -65,4 +65,7 @@ def view_in_python(
 view: Callable[[torch.Tensor, tuple[int, ...], tuple[int, ...], int], torch.Tensor] = getattr(
     _private, "_reinterpret_tensor", view_in_python
 )
-"""The same storage under another shape and strides, `offset` elements on; outside autograd."""
+"""The same storage under another shape and strides, `offset` elements on; outside autograd.
+
+Shape and strides are plain tuples: torch 2.15 refuses a torch.Size.
+"""
