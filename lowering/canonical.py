@@ -32,9 +32,14 @@ CALLS = ("call_function", "call_method")
 
 
 def is_dense(tensor: Any) -> bool:
-    """A plain strided tensor, which our ops can take (no DTensor, nested or sparse tensor)."""
+    """A plain strided tensor, which our ops can take.
+
+    No DTensor, nested or sparse tensor, and none that stands for others inside torch.func.vmap or
+    grad.
+    """
     return (
         isinstance(tensor, torch.Tensor)
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
         and not is_traceable_wrapper_subclass(tensor)
         and tensor.layout is torch.strided
         and not tensor.is_nested

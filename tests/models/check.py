@@ -6,6 +6,7 @@ Everything is compared within the error budget; the oracle is the function itsel
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 import tile_backend
 from tests.models.run import REWRITTEN
+from tile_backend.errors import InternalFailure
 from tile_backend.inductor import without_codegen
 from tile_backend.lowering import oracle
 from tile_backend.lowering.budget import within_budget
@@ -70,7 +72,8 @@ def assert_like_eager(
     eager = outcome(function, copies(inputs))
     exact = oracle.float64(functools.partial(outcome, function))(copies(inputs))
     torch._dynamo.reset()
-    with without_codegen():
+    with without_codegen(), warnings.catch_warnings():
+        warnings.simplefilter("error", InternalFailure)
         compiled = torch.compile(
             function, backend="tilegym", options=dict(options), dynamic=dynamic
         )
