@@ -72,8 +72,9 @@ def show(name: str, device: str, folder: Path) -> None:
 
 def in_float64(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
     """The logits of the same weights and the same code in float64."""
+    wide = widened(model)
     with Float64():
-        logits: torch.Tensor = widened(model)(ids).logits
+        logits: torch.Tensor = wide(ids).logits
     return logits
 
 
