@@ -24,6 +24,9 @@ EXP, SUM, SUB, ADD, MUL, DIV = (METHODS[n] for n in ("exp", "sum", "sub", "add",
 LOOKED_THROUGH = frozenset(
     (layout.same_values, pointwise.to_named, pointwise.type_as, pointwise.to_any, nn.dropout)
 )
+PERMUTATIONS = frozenset(
+    (layout.permute, layout.movedim, layout.transpose, layout.transposed, layout.attribute)
+)
 LONGEST = 8
 """Steps from a softmax back to the product: scale, mask, cap and casts."""
 
@@ -50,14 +53,14 @@ def operand(node: fx.Node, index: int, name: str) -> Any:
 def permutation(node: Any) -> tuple[int, ...] | None:
     """The dimensions of a permutation of a tensor of rank 3 or more, none negative."""
     word = meaning(node)
-    if word not in (layout.permute, layout.movedim, layout.transpose, layout.attribute):
+    rank = value(node).dim() if word in PERMUTATIONS else 0
+    if rank < 3:
         return None
-    rank = value(node).dim()
     given: Any = node.args[1:] or tuple(v for k, v in node.kwargs.items() if k != "input")
     dims = list(range(rank))
-    if word is layout.attribute:
-        return (*dims[:-2], rank - 1, rank - 2) if given in (("mT",), ("mH",)) else None
-    if rank < 3 or not all(type(d) is int for d in flat(given)):
+    if word is layout.transposed or given in (("mT",), ("mH",)):
+        return (*dims[:-2], rank - 1, rank - 2)
+    if not all(type(d) is int for d in flat(given)):
         return None
     wanted = [d % rank for d in flat(given)]
     if word is layout.permute:

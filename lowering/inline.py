@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import operator
 import types as types_module
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 from torch.overrides import TorchFunctionMode
 
 from tile_backend.lowering.effects import is_barrier
@@ -92,7 +94,10 @@ class Inliner(TorchFunctionMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        result = function(*args, **kwargs)
+        # torch 2.11's own kernel of this composite op reads symbolic sizes as ints.
+        composite = enable_python_dispatcher() if function is F.linear else nullcontext()
+        with composite:
+            result = function(*args, **kwargs)
         if not any(isinstance(r, torch.Tensor) for r in as_tuple(result)):
             return result
         if getattr(function, "__name__", "") == "__get__":

@@ -65,6 +65,7 @@ def movedim(t: TermTable, r: Result, input: Any, source: Any, destination: Any) 
     return layout.permute(t, input, tuple(dims))
 
 
+@word(torch.ops.aten.mT, torch.ops.aten.mH)  # what torch 2.15 makes of x.mT
 @word("t", "adjoint", torch.t, torch.adjoint)
 def transposed(t: TermTable, r: Result, input: Any) -> Meaning:
     """The last two dimensions of a real tensor, swapped."""
