@@ -144,7 +144,7 @@ def inlined(graph: fx.Graph, node: fx.Node) -> bool:
             with recorder:
                 result = composite(node.target, args, kwargs)
             results = recorder.written(as_tuple(result))
-    except Unrecordable:
+    except (Unrecordable, RuntimeError):  # some fake kernels of torch take no symbolic sizes
         for made in reversed([n for n in graph.nodes if n not in before]):
             graph.erase_node(made)
         return False
