@@ -34,7 +34,7 @@ test: compiler $(VENV)/.installed ## run the tests, as continuous integration do
 	$(pytest) $(ARGS)
 
 test-full: compiler $(VENV)/.installed ## run every test: the whole matrix of models as well
-	$(pytest) -m "" $(ARGS)
+	$(pytest) -m "" -p tests.full_result $(ARGS)
 
 test-with: ## run the tests with TORCH=2.11.0 TRANSFORMERS=5.17.0, say, in an environment of their own
 	@test -n "$(TORCH)" -a -n "$(TRANSFORMERS)" \
