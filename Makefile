@@ -21,7 +21,7 @@ candidates := $(or $(PYTHON),python3 python3.12 python3.13 python3.11 python3.14
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full test-with lint format coverage kernel-report bench clean distclean compiler
+.PHONY: help demo test test-full test-with lint format coverage kernel-report bench gpu-kit gpu-check clean distclean compiler
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -61,8 +61,14 @@ kernel-report: $(VENV)/.installed ## compile every kernel for every architecture
 bench: compiler $(VENV)/.installed ## measure, one bench after the other; results in bench/results/
 	@for bench in $(benches); do echo "bench.$$bench"; $(python) -m bench.$$bench || exit 1; done
 
+gpu-kit: $(VENV)/.installed ## pack what an offline GPU machine needs: ARGS="--arch sm_90 --python 3.12"
+	$(python) -m tests.gpu_kit.pack $(ARGS)
+
+gpu-check: $(VENV)/.installed ## on a GPU machine, in a checkout or an unpacked kit: prove the kernels
+	$(python) -m tests.gpu_kit.check $(ARGS)
+
 clean: ## remove caches and build output
-	rm -rf build dist .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache tilegym-report *.egg-info
+	rm -rf build dist gpu-kit gpu-kit.tar .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache tilegym-report *.egg-info
 	find . -name '.venv*' -prune -o -name .git -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean ## remove the environments as well
@@ -79,6 +85,12 @@ $(VENV)/.created:
 	  exit 1; }
 	@touch $@
 
+ifneq ($(wildcard kit.json),)
+# An unpacked kit: no network, and torch is the machine's own.
+$(VENV)/.installed: kit.json
+	@$(or $(PYTHON),python3) -m tests.gpu_kit.install $(VENV)
+	@touch $@
+else
 # torch and setuptools go first: whatever asks for torch later finds this one, and our own package is
 # built with the installed setuptools instead of a second one.
 $(VENV)/.installed: $(CONSTRAINTS) setup.cfg pyproject.toml | $(VENV)/.created
@@ -86,6 +98,7 @@ $(VENV)/.installed: $(CONSTRAINTS) setup.cfg pyproject.toml | $(VENV)/.created
 	@$(pip) 'setuptools>=77' torch
 	@$(pip) --no-build-isolation -e '.[kernels,demo,test,lint]'
 	@touch $@
+endif
 
 .venv-%/constraints.txt: constraints.txt
 	@mkdir -p $(@D)

@@ -18,7 +18,7 @@ import importlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest import mock
 
@@ -86,6 +86,12 @@ def tensors_of(case: Case, device: str) -> list[torch.Tensor]:
     return [torch.randn(shape, dtype=BF16, device=device) for shape in case.tensors]
 
 
+def arguments_of(case: Case, tensors: Sequence[torch.Tensor]) -> dict[str, Any]:
+    """All arguments of the op by name, in schema order."""
+    names = custom_op.record(case.op).signature.names
+    return dict(zip(names, (*tensors[: -case.outputs], *case.numbers), strict=True))
+
+
 def compiled_call(case: Case, tensors: list[torch.Tensor]) -> Call:
     """The line that Inductor writes."""
     launcher = getattr(launch_abi1, case.op)
@@ -99,16 +105,15 @@ def compiled_call(case: Case, tensors: list[torch.Tensor]) -> Call:
 
 def bare_call(case: Case, tensors: list[torch.Tensor], device: int) -> Call:
     """`ct.launch` with everything at hand: what no launcher can do without."""
-    names = custom_op.record(case.op).signature.names
-    values = (*tensors[: -case.outputs], *case.numbers, *tensors[-case.outputs :])
-    recipe = launch_recipe.recipe(
-        case.op, names, launch_recipe.describe(values), cuda_state.architecture(device)
-    )
+    arguments = arguments_of(case, tensors)
+    values = (*arguments.values(), *tensors[-case.outputs :])
+    described, arch = launch_recipe.describe(values), cuda_state.architecture(device)
+    recipe = launch_recipe.recipe(case.op, tuple(arguments), described, arch)
     assert recipe is not None, "a case has something to compute"
     stream, grid, kernel = cuda_state.raw_stream(device), recipe.grid, recipe.kernel
-    arguments = recipe.arguments(values)
+    passed = recipe.arguments(values)
     launch = importlib.import_module("cuda.tile").launch
-    return lambda: launch(stream, grid, kernel, arguments)
+    return lambda: launch(stream, grid, kernel, passed)
 
 
 def dispatched_calls(case: Case, tensors: list[torch.Tensor], device: int) -> dict[str, Call]:
@@ -213,6 +218,12 @@ def launching() -> Iterator[tuple[str, str]]:
         yield "cpu", "stub"
 
 
+def measured(rounds: int, repeats: int) -> tuple[list[dict[str, Any]], str]:
+    """A row per case, and which driver it was: "real" or "stub"."""
+    with launching() as (device, driver), torch.no_grad():
+        return [measure(case, device, rounds, repeats) for case in CASES], driver
+
+
 def report(rows: list[dict[str, Any]]) -> str:
     """The tables that are printed last."""
     cases = result_file.table(
@@ -249,8 +260,7 @@ def main() -> None:
     parser.add_argument("--no-save", action="store_true", help="print only")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with launching() as (device, driver), torch.no_grad():
-        rows = [measure(case, device, arguments.rounds, arguments.repeats) for case in CASES]
+    rows, driver = measured(arguments.rounds, arguments.repeats)
     if not arguments.no_save:
         facts = {"driver": driver, "settings": vars(arguments), "most_us": MOST_US}
         path = result_file.save("launch_overhead", rows, **facts)

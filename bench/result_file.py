@@ -17,13 +17,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tile_backend import machine as tile_machine
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
-DISTRIBUTIONS = ("torch", "transformers", "tile-backend", "cuda-tile")
+KIT = ROOT / "kit.json"
+DISTRIBUTIONS = ("torch", "triton", "transformers", "tile-backend", "cuda-tile")
 
 
-def save(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> Path:
-    """Write `bench/results/<name>.json`. facts: settings and conclusions beside the rows."""
+def save(
+    name: str, rows: Sequence[Mapping[str, Any]], folder: Path = RESULTS, **facts: Any
+) -> Path:
+    """Write `<folder>/<name>.json`. facts: settings and conclusions beside the rows."""
     content = {
         "bench": name,
         "command": " ".join(("python", "-m", f"bench.{name}", *sys.argv[1:])),
@@ -34,14 +39,16 @@ def save(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> Path:
         **facts,
         "rows": list(rows),
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
 
 
 def commit() -> str:
     """The commit that ran, with "+changes" if tracked files other than results differ from it."""
+    if KIT.is_file():  # packed by `make gpu-kit`, which asked git
+        return str(json.loads(KIT.read_text(encoding="utf-8"))["commit"])
     changes = git("status", "--porcelain", "--untracked-files=no", ":!bench/results")
     return git("rev-parse", "HEAD") + ("+changes" if changes else "")
 
@@ -53,7 +60,7 @@ def git(*arguments: str) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """The processor, the cores this process may use, and the load before it adds its own."""
+    """The processor, the cores this process may use, the load before it adds its own; the GPU."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -62,6 +69,24 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
+        **gpu(),
+    }
+
+
+def gpu() -> dict[str, Any]:
+    """Name, architecture, multiprocessors, memory and driver of the first; {} without one."""
+    if not (gpus := tile_machine.gpus()):
+        return {}
+    import torch
+
+    facts = torch.cuda.get_device_properties(0)
+    return {
+        "gpu": facts.name,
+        "gpus": len(gpus),
+        "architecture": gpus[0].arch,
+        "multiprocessors": facts.multi_processor_count,
+        "memory_gib": round(facts.total_memory / 2**30, 1),
+        "driver": tile_machine.driver_version(),
     }
 
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from tests.kernel_cases import CLASSES, DTYPES, HEAD_WIDTHS, OPS, arguments_of, heads
+from tests.kernel_check import outputs_of, verdict_on
 from tests.op_samples import CASES, Case, arguments
-from tile_backend.lowering import interpreted, launch_recipe, oracle, reference
+from tile_backend.lowering import interpreted, launch_recipe
 from tile_backend.lowering.custom_op import Record, record
 from tile_backend.lowering.interpreter.launch import interpret
 from tile_backend.lowering.kernel_launch import KernelFallbackWarning
@@ -29,32 +30,12 @@ def no_fallback() -> Iterator[None]:
         yield
 
 
-def outputs_of(op: Record, values: dict[str, Any]) -> list[torch.Tensor]:
-    """Its results' tensors, full of something that no kernel computes."""
-    made = reference.as_tuple(op.op.outputs(**values))
-    return [out.fill_(-77) for out in made]
-
-
-def right_where_ours_is(
-    ours: torch.Tensor, exact: torch.Tensor, theirs: torch.Tensor
-) -> torch.Tensor:
-    """The reference's result, corrected where the exact one is infinite or NaN, and ours is that.
-
-    torch's gelu of infinity is NaN, and its attention of -inf scores only is 0.
-    """
-    same = (ours == exact) | (ours.isnan() & exact.isnan())
-    return torch.where(same & ~exact.isfinite(), ours, theirs)
-
-
 def check(op: Record, values: dict[str, Any]) -> None:
     """The kernel's results are within the budget that the reference's errors give."""
     before = {n: v.clone() for n, v in values.items() if isinstance(v, torch.Tensor)}
     ours = outputs_of(op, values)
     interpreted.run(op, values, ours)
-    theirs = reference.run(op.op, values)
-    exact = reference.as_tuple(oracle.float64(op.op.reference)(**values))
-    theirs = tuple(map(right_where_ours_is, ours, exact, theirs))
-    verdict = oracle.within_budget(ours, exact, theirs)
+    (verdict,) = verdict_on(op, values, ours)
     assert verdict, str(verdict)
     for name, tensor in before.items():
         assert torch.equal(tensor.nan_to_num(77), values[name].nan_to_num(77)), f"{name} is written"

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tile_backend.lowering import custom_op, kernel_launch, launch_recipe, oracle
+from tests.gpu_kit.calls import norm_input, norm_values
+from tests.gpu_kit.needed import code_of
+from tests.kernel_check import verdict_on
+from tile_backend.lowering import cubin_store, cuda_state, custom_op, kernel_launch, launch_recipe
 from tile_backend.lowering.kernel_launch import KernelFallbackWarning
 from tile_backend.lowering.kernels import compiled, tileiras
 from tile_backend.lowering.kernels.build_error import MissingError
@@ -34,15 +37,15 @@ def norm(x: torch.Tensor) -> torch.Tensor:
 
 
 def check(x: torch.Tensor, ours: torch.Tensor) -> None:
-    """Within the budget of the float64 oracle."""
-    reference = custom_op.record("rms_norm").op.reference
-    exact = oracle.float64(reference)(x, None, 1e-6)
-    verdict = oracle.within_budget(ours, exact, reference(x, None, 1e-6))
+    """Within the budget that the reference's errors give."""
+    op = custom_op.record("rms_norm")
+    given = {"x": x, "weight": None, "eps": 1e-6}
+    (verdict,) = verdict_on(op, op.signature.bind((), given), [ours])
     assert verdict, str(verdict)
 
 
 def test_on_the_current_stream() -> None:
-    x = torch.randn(256, 4096, dtype=BF16, device="cuda")
+    x = norm_input("on a stream", "cuda")
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -56,15 +59,14 @@ def test_on_the_current_stream() -> None:
 def test_on_the_device_of_the_tensors() -> None:
     current = torch.cuda.current_device()
     for index in range(torch.cuda.device_count()):
-        x = torch.randn(16, 1024, dtype=BF16, device=f"cuda:{index}")
+        x = norm_input("on a device", f"cuda:{index}")
         check(x, norm(x))
         assert torch.cuda.current_device() == current
 
 
 @pytest.mark.parametrize("warm", (True, False))
 def test_in_a_captured_graph(warm: bool) -> None:
-    width = 1024 if warm else 1536  # a kernel that no other test has launched
-    x = torch.randn(4, 8, width, dtype=BF16, device="cuda")
+    x = norm_input("in a warm graph" if warm else "in a cold graph", "cuda")
     if warm:
         norm(x)
     graph = torch.cuda.CUDAGraph()
@@ -77,16 +79,15 @@ def test_in_a_captured_graph(warm: bool) -> None:
 
 
 def test_misaligned_and_empty_tensors() -> None:
-    base = torch.randn(16 * 1024 + 1, dtype=BF16, device="cuda")
-    for offset in (0, 1, 0):
-        x = base[offset : offset + 16 * 1024].view(16, 1024)
+    for name in ("on a device", "misaligned", "on a device"):
+        x = norm_input(name, "cuda")
+        assert (x.data_ptr() % 16 != 0) == (name == "misaligned")
         check(x, norm(x))
-    assert norm(base[:0].view(0, 1024)).shape == (0, 1024)
+    assert norm(x[:0]).shape == (0, 1024)
 
 
 def test_more_elements_than_an_int32_counts() -> None:
-    rows = 2**20 + 3
-    x = torch.randn(64, 2048, dtype=BF16, device="cuda").repeat(rows // 64 + 1, 1)[:rows]
+    x = norm_input("wide", "cuda")
     assert x.numel() > 2**31
     ours = norm(x)
     check(x[:64], ours[:64])
@@ -96,12 +97,16 @@ def test_more_elements_than_an_int32_counts() -> None:
 def test_from_a_store_without_a_compiler(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    x = norm_input("from a store", "cuda")
+    code = code_of("rms_norm", norm_values("from a store"), cuda_state.architecture(0))
+    assert code is not None
+    made = code.kernel.build(code)
     monkeypatch.setenv("TILEGYM_KERNEL_STORE", str(tmp_path))
-    x = torch.randn(16, 1280, dtype=BF16, device="cuda")
-    check(x, norm(x))
-    assert len(list(tmp_path.iterdir())) == 1
+    assert cubin_store.default().put(code.key, "13.4.0", made)
     monkeypatch.setattr(tileiras, "found", lambda: MissingError("no compiler in this test"))
-    monkeypatch.setattr(kernel_launch, "_calls", {})
-    compiled.kernel.cache_clear()
-    launch_recipe.recipe.cache_clear()
+    for cache in (compiled.kernel, launch_recipe.recipe):
+        cache.cache_clear()
     check(x, norm(x))
+    monkeypatch.setattr(kernel_launch, "_calls", {})
+    with pytest.raises(KernelFallbackWarning, match="is not in the kernel store"):
+        norm(norm_input("in a cold graph", "cuda"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,11 +10,23 @@ from pathlib import Path
 
 from tests.lint.source_tree import ROOT
 
+HANDED_ON = set(
+    "MAKEFLAGS MAKELEVEL ARGS CONSTRAINTS PYTHON TORCH TRANSFORMERS VENV WORKERS".split()
+)
+"""To the tests, where make was given them on its command line."""
+
 
 def make(*arguments: str) -> tuple[int, str]:
-    """Exit status and output of make, which must not inherit the options of a `make test`."""
-    command = ["env", "-u", "MAKEFLAGS", "-u", "MAKELEVEL", "make", *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    """Exit status and output of make, without the variables of a make that runs these tests."""
+    environment = {n: v for n, v in os.environ.items() if n not in HANDED_ON}
+    result = subprocess.run(
+        ["make", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return result.returncode, result.stdout + result.stderr
 
 

@@ -70,12 +70,19 @@ def precompile(
     architectures = checked(architectures)
     if folder is not None:
         os.environ[cubin_store.FOLDER] = str(Path(folder).resolve())
+    return built(*sites_of(target, architectures, dynamic))
+
+
+def sites_of(
+    target: Target, architectures: Sequence[str], dynamic: bool = False
+) -> tuple[collections.Counter[LaunchSite], str]:
+    """The target's launches on each architecture, counted; where its graph ended early, why."""
     captured = capture(target, dynamic)
     sites: collections.Counter[LaunchSite] = collections.Counter()
     for site, count in (captured.visited or collections.Counter()).items():
         for arch in architectures:
             sites[dataclasses.replace(site, arch=arch)] += count
-    return built(sites, captured.break_reason)
+    return sites, captured.break_reason
 
 
 def checked(architectures: Sequence[str]) -> list[str]:

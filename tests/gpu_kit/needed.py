@@ -1,0 +1,66 @@
+"""The compiled kernels that the check needs for an architecture, found without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bench import kernel_speed, launch_overhead
+from tests.gpu_kit import calls
+from tests.gpu_kit.model_runs import RUNS
+from tile_backend import precompile
+from tile_backend.lowering import launch_recipe, reference, site_kernels
+from tile_backend.lowering.custom_op import record
+from tile_backend.lowering.kernel_code import Code
+from tile_backend.lowering.kernels.signature import signature_for
+from tile_backend.targets import Target
+
+
+def codes(arch: str) -> set[Code]:
+    """Of all that `make gpu-check` launches."""
+    return {code for _, op, values in op_calls() if (code := code_of(op, values, arch))} | set(
+        model_codes(arch)
+    )
+
+
+def op_calls() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Title, op and arguments of the calls that are made one by one."""
+    for call in calls.parity_calls():
+        yield str(call), call.op, call.make()
+    for name in calls.NORMS:
+        yield name, "rms_norm", calls.norm_values(name)
+    for case in kernel_speed.cases():
+        yield case.title, case.op, case.arguments("meta")
+    for case in launch_overhead.CASES:
+        yield (
+            case.title,
+            case.op,
+            launch_overhead.arguments_of(case, launch_overhead.tensors_of(case, "meta")),
+        )
+
+
+def code_of(op: str, values: Mapping[str, Any], arch: str) -> Code | None:
+    """What a call launches; None where there is nothing to compute. Raises KernelLimit."""
+    declared = record(op)
+    outputs = reference.as_tuple(declared.op.outputs(**values))
+    given = (*values.values(), *outputs)
+    found = launch_recipe.recipe(op, declared.signature.names, launch_recipe.describe(given), arch)
+    if found is None:
+        return None
+    return found.kernel.code(signature_for(found.kernel, found.arguments(given)), arch)
+
+
+def model_codes(arch: str) -> Iterator[Code]:
+    """Of the models that tests/test_models_gpu.py compiles. Raises ValueError for a refusal."""
+    for run in RUNS:
+        model = run.model()
+        target = Target(run.name, model, (), run.inputs(model))
+        sites, stopped = precompile.sites_of(target, [arch], run.dynamic)
+        if stopped:
+            raise ValueError(f"{run.name}: its graph ends early: {stopped}")
+        for site in sites:
+            for need in site_kernels.needs_of(site):
+                if need.refusal is not None:
+                    raise ValueError(f"{run.name}: {site.op} has no kernel: {need.refusal}")
+                if need.code is not None:
+                    yield need.code

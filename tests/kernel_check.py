@@ -1,0 +1,46 @@
+"""Holds a kernel's results against float64, within the budget that its reference's errors give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from tile_backend.lowering import oracle, reference
+from tile_backend.lowering.budget import Verdict
+from tile_backend.lowering.custom_op import Record
+
+UNWRITTEN = -77
+"""Nothing that a kernel computes in a test: what it leaves unwritten shows."""
+
+
+def outputs_of(op: Record, values: Mapping[str, Any]) -> list[torch.Tensor]:
+    """Its results' tensors, not yet written, on the device of the arguments."""
+    made = reference.as_tuple(op.op.outputs(**values))
+    return [out.fill_(UNWRITTEN) for out in made]
+
+
+def verdict_on(
+    op: Record, values: Mapping[str, Any], *ours: Sequence[torch.Tensor]
+) -> list[Verdict]:
+    """One verdict for each set of results; all of them and `values` on one device."""
+    theirs = reference.run(op.op, values)
+    exact = reference.as_tuple(oracle.float64(op.op.reference)(**values))
+    return [
+        oracle.within_budget(
+            results, exact, tuple(map(right_where_ours_is, results, exact, theirs))
+        )
+        for results in ours
+    ]
+
+
+def right_where_ours_is(
+    ours: torch.Tensor, exact: torch.Tensor, theirs: torch.Tensor
+) -> torch.Tensor:
+    """The reference's result, corrected where the exact one is infinite or NaN, and ours is that.
+
+    torch's gelu of infinity is NaN, and its attention of -inf scores only is 0.
+    """
+    same = (ours == exact) | (ours.isnan() & exact.isnan())
+    return torch.where(same & ~exact.isfinite(), ours, theirs)
