@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+SECTIONS = {**ROPE, "mrope_section": [3, 3, 2]}
 HEAD: dict[str, Any] = {"then": {"head_dim": 16}}
 MAMBA_HEADS: dict[str, Any] = {
     "then": {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_n_groups": 1, "attn_layer_indices": [1]}
@@ -24,7 +25,7 @@ INDEXER = {
 SPECIAL: dict[str, dict[str, Any]] = {
     "bamba": MAMBA_HEADS,
     "cohere_compass_text": {
-        "then": {"rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}}
+        "then": {"rope_parameters": {"full_attention": SECTIONS, "sliding_attention": SECTIONS}}
     },
     "dbrx": {"then": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0}}},
     "deepseek_v2": {"then": {"num_experts_per_tok": 2}},

@@ -84,4 +84,6 @@ KEY_VALUE_HEADS = frozenset(
     "swa_num_key_value_heads num_query_groups multi_query_group_num".split()
 )
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-UNTOUCHED = frozenset(("id2label", "label2id", "transformers_version", "architectures"))
+UNTOUCHED = frozenset(
+    "id2label label2id transformers_version architectures _name_or_path output_attentions".split()
+)
