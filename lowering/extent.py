@@ -56,6 +56,12 @@ class Extent:
     def elided(self) -> tuple[fx.Node, ...]:
         return (*self.interior, *(r for r in self.roots if r not in self.interior))
 
+    @property
+    def read(self) -> tuple[bool, ...]:
+        """For each root, whether anything else in the graph reads it."""
+        elided = set(self.elided)
+        return tuple(any(user not in elided for user in root.users) for root in self.roots)
+
 
 def extent(match: Match, canonical: CanonicalGraph) -> Extent | None:
     """None when a result is not a node of the graph (it exists only as a derived term)."""

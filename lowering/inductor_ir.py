@@ -131,6 +131,22 @@ def _is_input(value: Any) -> bool:
     return isinstance(value, ir.IRNode)
 
 
+def _laid_out(value: Any, fake: torch.Tensor) -> Any:
+    """A realised input, in the layout it has; where that is still open, in the captured graph's.
+
+    Inductor would lay it out as suits the loop that computes it, so cosines might come transposed.
+    To choose costs no copy, and the kernel is the one that was compiled for the captured graph.
+    """
+    realised = ir.ExternKernel.realize_input(value)
+    open_to_choice = ir.is_storage_and_layout(realised) and isinstance(
+        realised.get_layout(), ir.FlexibleLayout
+    )
+    if not open_to_choice:
+        return realised
+    order = ir.get_stride_order(fake.stride(), V.graph.sizevars.shape_env)
+    return ir.ExternKernel.require_stride_order(realised, order)
+
+
 class _Launch(ir.ExternKernel):
     """What both launches share: the arguments in schema order, and the comment above the call.
 
@@ -145,7 +161,10 @@ class _Launch(ir.ExternKernel):
         self, record: custom_op.Record, arguments: Sequence[Any]
     ) -> tuple[list[Any], list[Any]]:
         self.record, self.is_input = record, tuple(map(_is_input, arguments))
-        inputs = [ir.ExternKernel.realize_input(value) for value in arguments if _is_input(value)]
+        node = V.graph.current_node
+        nodes = record.signature.values(node.args, node.kwargs)
+        pairs = zip(arguments, nodes, strict=True)
+        inputs = [_laid_out(value, arg.meta["val"]) for value, arg in pairs if _is_input(value)]
         return inputs, [value for value in arguments if not _is_input(value)]
 
     def codegen_args(self) -> list[str]:

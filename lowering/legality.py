@@ -37,12 +37,14 @@ class Call:
     arguments: every schema argument by name; tensors are fakes.
     outputs:   its fake outputs, with the layout the op promises.
     results:   the same as the graph has them: views of the outputs.
+    read:      whether each is read by anything; () where that is not known.
     """
 
     op: Op
     arguments: Mapping[str, Any]
     outputs: tuple[torch.Tensor, ...]
     results: tuple[torch.Tensor, ...]
+    read: tuple[bool, ...] = ()
 
 
 def structure(match: Match, extent: Extent, canonical: CanonicalGraph) -> Check:

@@ -84,7 +84,8 @@ def joined(
     arguments.pop(rule.separate)
     outputs = (*first.call.outputs, *second.call.outputs)
     results = (*first.call.results, *second.call.results)
-    call = legality.Call(op, arguments, outputs, results)
+    read = (*first.call.read, *second.call.read)
+    call = legality.Call(op, arguments, outputs, results, read)
     return dataclasses.replace(
         first,
         extent=extent,

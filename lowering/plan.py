@@ -155,7 +155,8 @@ def judge(candidate: Candidate, canonical: CanonicalGraph, allows: Allows) -> Ca
     if reason is not None:
         return dataclasses.replace(candidate, reason=reason)
     where = legality.place(candidate.extent, canonical)
-    return dataclasses.replace(candidate, call=made, place=where)
+    call = dataclasses.replace(made, read=candidate.extent.read)
+    return dataclasses.replace(candidate, call=call, place=where)
 
 
 def fake_call(match: Match) -> Call | Reason:

@@ -43,8 +43,10 @@ class LaunchSite:
 
     @classmethod
     def of(cls, call: Call) -> LaunchSite:
-        """Of an op that is to be put into a captured graph."""
-        values = (*call.arguments.values(), *call.outputs)
+        """Of an op that is to be put into a captured graph. An output nobody reads is None."""
+        read = call.read if any(call.read) else (True,) * len(call.outputs)
+        kept = (out if wanted else None for out, wanted in zip(call.outputs, read, strict=True))
+        values = (*call.arguments.values(), *kept)
         laid_out = tuple(Layout.of(v) if isinstance(v, torch.Tensor) else v for v in values)
         environments = (
             d.node.shape_env

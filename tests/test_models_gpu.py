@@ -12,13 +12,12 @@ from torch._dynamo.utils import counters
 
 import tile_backend
 from tests import expectations
-from tests.gpu_kit.model_runs import RUNS, Run
+from tests.gpu_kit.model_runs import OPTIONS, RUNS, Run
 from tile_backend.lowering import oracle
 from tile_backend.lowering.budget import within_budget
 from tile_backend.lowering.kernel_launch import KernelFallbackWarning
 
 pytestmark = pytest.mark.gpu
-KERNELS = {"tilegym.kernels": "always", "tilegym.strict": "no-fallback"}
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +32,7 @@ def kernels_only() -> Iterator[None]:
 def compiled(run: Run, **options: Any) -> torch.nn.Module:
     """The run's model on the GPU, through our backend and Inductor's code."""
     model = run.model("cuda")
-    settings = {**KERNELS, **options}
+    settings = {**OPTIONS, **options}
     dynamic = True if run.dynamic else None
     return torch.compile(model, backend="tilegym", options=settings, dynamic=dynamic)
 

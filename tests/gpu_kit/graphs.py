@@ -1,4 +1,4 @@
-"""Every op captured in a CUDA graph: a replay with new inputs is a launch with them, bit for bit."""
+"""Every op captured in a CUDA graph: a replay with new inputs does what a launch does, exactly."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ As a program it makes those that a checker of memory watches.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,14 +21,19 @@ from tile_backend.lowering.kernel_launch import KernelFallbackWarning
 GPU = "cuda"
 
 
-def on_gpu(call: Call, device: str = GPU) -> tuple[dict[str, Any], list[torch.Tensor]]:
-    """Arguments and results there. Raises KernelFallbackWarning where no kernel ran."""
-    values = placed.all_on(call.make(), device)
-    outputs = outputs_of(record(call.op), values)
+def on_gpu(call: Call) -> tuple[dict[str, Any], list[torch.Tensor]]:
+    """Arguments and results there."""
+    values = placed.all_on(call.make(), GPU)
+    return values, results(call.op, values)
+
+
+def results(op: str, values: Mapping[str, Any]) -> list[torch.Tensor]:
+    """Of the op's kernel. Raises KernelFallbackWarning where none ran."""
+    outputs = outputs_of(record(op), values)
     with warnings.catch_warnings():
         warnings.simplefilter("error", KernelFallbackWarning)
-        launch.launch(record(call.op), values, outputs)
-    return values, outputs
+        launch.launch(record(op), values, outputs)
+    return outputs
 
 
 if __name__ == "__main__":

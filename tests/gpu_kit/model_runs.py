@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ import torch
 from tests.models import named
 from tests.models.inputs import INPUTS
 
+OPTIONS: Mapping[str, str] = {"tilegym.kernels": "always", "tilegym.strict": "no-fallback"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """call: a name of tests.models.inputs.INPUTS. dynamic: sizes are symbols from the first call."""
+    """call: a name of tests.models.inputs.INPUTS. dynamic: sizes are symbols at once."""
 
     architecture: str
     call: str

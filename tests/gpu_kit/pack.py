@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ ROOT = result_file.ROOT
 MANIFEST = "kit.json"
 CHECKOUT = ("tests", "bench", "Makefile", "constraints.txt", "pyproject.toml", "setup.cfg")
 """What of the checkout the check runs; the package itself is in its wheel."""
+PACKAGES = ("tile_backend", "lowering", "patterns")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 
@@ -52,7 +54,9 @@ def pack(folder: Path, arch: str, python: str, codes: Iterable[Code], compiling:
         fresh.mkdir()
         kernels = copy_kernels(codes, fresh / "kernels")
         copy_checkout(fresh)
-        wheels(fresh / "wheels", python)
+        (fresh / "wheels").mkdir()
+        own_wheel(fresh / "wheels")
+        cuda_tile_wheel(fresh / "wheels", python)
         if compiling:
             compiler.pack(fresh)
         facts = {
@@ -107,12 +111,10 @@ def copy_checkout(target: Path) -> None:
             shutil.copy2(source, target / name)
 
 
-def wheels(target: Path, python: str) -> None:
-    """Our wheel, built here, and the wheel of cuda-tile for that Python."""
-    target.mkdir()
+def own_wheel(target: Path) -> None:
+    """Built here, from the files as they are now."""
     with tempfile.TemporaryDirectory() as scratch:  # setuptools leaves its traces in the source
-        names = ("tile_backend", "lowering", "patterns")
-        for name in names:
+        for name in PACKAGES:
             shutil.copytree(
                 ROOT / name, Path(scratch, name), ignore=shutil.ignore_patterns("__py*")
             )
@@ -120,10 +122,28 @@ def wheels(target: Path, python: str) -> None:
             shutil.copy2(ROOT / name, scratch)
         offline = ("--no-deps", "--no-index", "--no-build-isolation", "--no-cache-dir")
         run((*PIP, "wheel", *offline, "--wheel-dir", str(target), scratch))
+
+
+def cuda_tile_wheel(target: Path, python: str) -> None:
+    """For that Python, of the version installed here."""
     choice = ("--no-deps", "--only-binary=:all:", "--implementation", "cp")
     choice += ("--python-version", python, *(f"--platform={name}" for name in PLATFORMS))
     package = f"cuda-tile=={version('cuda-tile')}"
     run((*PIP, "download", *choice, "--dest", str(target), package))
+
+
+def verify(folder: Path) -> None:
+    """Raises PackError where the check would launch a kernel that the folder lacks."""
+    result = subprocess.run(
+        (sys.executable, "-m", "tests.gpu_kit.dry_run"),
+        cwd=ROOT,
+        env={**os.environ, cubin_store.FOLDER: str(folder / "kernels")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise PackError(f"{folder} is not complete:\n{result.stdout}{result.stderr}")
 
 
 def run(command: Sequence[str]) -> None:
@@ -150,9 +170,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "gpu-kit", help="the folder to write")
     parser.add_argument("--compiler", action="store_true", help="take the compiler along (60 MB)")
     given = parser.parse_args()
+    os.environ.setdefault(cubin_store.FOLDER, str(ROOT / ".cache" / "kernels"))
     try:
         (arch,) = precompile.checked([given.arch])
         archive = pack(given.out, arch, given.python, needed.codes(arch), given.compiler)
+        verify(given.out)
     except (PackError, TileBackendError) as error:
         sys.exit(f"make gpu-kit: {error}")
     facts = json.loads((given.out / MANIFEST).read_text())
