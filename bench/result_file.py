@@ -26,9 +26,12 @@ DISTRIBUTIONS = ("torch", "triton", "transformers", "tile-backend", "cuda-tile")
 
 
 def save(
-    name: str, rows: Sequence[Mapping[str, Any]], folder: Path = RESULTS, **facts: Any
+    name: str, rows: Sequence[Mapping[str, Any]], folder: Path | None = None, **facts: Any
 ) -> Path:
-    """Write `<folder>/<name>.json`. facts: settings and conclusions beside the rows."""
+    """Write `<name>.json`, in bench/results unless told otherwise.
+
+    facts: settings and conclusions beside the rows.
+    """
     content = {
         "bench": name,
         "command": " ".join(("python", "-m", f"bench.{name}", *sys.argv[1:])),
@@ -39,6 +42,7 @@ def save(
         **facts,
         "rows": list(rows),
     }
+    folder = folder or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
