@@ -25,13 +25,13 @@ KIT = ROOT / "kit.json"
 DISTRIBUTIONS = ("torch", "triton", "transformers", "tile-backend", "cuda-tile")
 
 
-def save(
-    name: str, rows: Sequence[Mapping[str, Any]], folder: Path | None = None, **facts: Any
-) -> Path:
-    """Write `<name>.json`, in bench/results unless told otherwise.
+def save(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> Path:
+    """Write `bench/results/<name>.json`. facts: settings and conclusions beside the rows."""
+    return save_in(RESULTS, name, rows, **facts)
 
-    facts: settings and conclusions beside the rows.
-    """
+
+def save_in(folder: Path, name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> Path:
+    """The same in another folder."""
     content = {
         "bench": name,
         "command": " ".join(("python", "-m", f"bench.{name}", *sys.argv[1:])),
@@ -42,7 +42,6 @@ def save(
         **facts,
         "rows": list(rows),
     }
-    folder = folder or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+import warnings
 from typing import Any
 
 import pytest
@@ -11,10 +12,17 @@ import torch
 import torch.nn.functional as F
 
 from tests.fake_compiler import Tileiras
+from tests.inductor_code import first_call
 from tests.stub_driver import Driver
 from tests.stub_launches import launched
 from tile_backend import cli, machine
-from tile_backend.lowering import cubin_store, launch_abi1, launch_recipe, site_kernels
+from tile_backend.lowering import (
+    cubin_store,
+    launch_abi1,
+    launch_recipe,
+    site_kernels,
+)
+from tile_backend.lowering.kernel_launch import KernelFallbackWarning
 from tile_backend.lowering.kernels import compiled
 from tile_backend.machine import Gpu
 
@@ -197,3 +205,34 @@ def test_a_machine_with_the_store_needs_no_compiler(
 
     _, launches = launched(driver, layer)
     assert [found.kernel.partition("_K")[0] for found in launches] == ["attention", "silu_mul"]
+
+
+def last_norm() -> tuple[Any, ...]:
+    """A residual add and a norm, as at the end of a model: nobody reads the sum."""
+
+    def function(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x + y, (64,), weight, 1e-6)
+
+    x = torch.randn(4, 64, dtype=BF16)
+    return function, (x, x.clone(), torch.ones(64, dtype=BF16))
+
+
+@pytest.mark.stub
+@pytest.mark.slow
+def test_generated_code_finds_its_kernels_also_where_nobody_reads_a_result(
+    driver: Driver,
+    out: str,
+    tileiras: Tileiras,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run(capsys, "--arch", "sm_90", "--out", out, target="last_norm")
+    tileiras.remove()
+    monkeypatch.setenv(cubin_store.FOLDER, out)
+    function, args = last_norm()
+    options = {"tilegym.kernels": "always"}
+    compiled_function = torch.compile(function, backend="tilegym", options=options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", KernelFallbackWarning)
+        _, launches = launched(driver, lambda: first_call(compiled_function, *args))
+    assert [found.kernel.partition("_K")[0] for found in launches] == ["add_rms_norm"]

@@ -47,9 +47,11 @@ def parity_calls() -> Iterator[Call]:
         if op == "attention" and dtype is torch.float32 and width > 128:
             continue  # there is no kernel, which a test of the plan holds
         yield Call(op, f"heads of {width}", dtype, functools.partial(head_width, op, width, dtype))
-    for case, dtype in itertools.product(CASES, DTYPES):
+    for (number, case), dtype in itertools.product(enumerate(CASES), DTYPES):
         mode = str(case).removeprefix(f"{case.op}-")
-        yield Call(case.op, f"mode {mode}", dtype, functools.partial(arguments, case, dtype))
+        yield Call(
+            case.op, f"mode {number} {mode}", dtype, functools.partial(arguments, case, dtype)
+        )
 
 
 def head_width(op: str, width: int, dtype: torch.dtype) -> dict[str, Any]:

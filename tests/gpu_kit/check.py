@@ -84,7 +84,7 @@ def run_steps(names: Sequence[str], out: Path) -> list[dict[str, Any]]:
         for problem in row["problems"]:
             print(f"  {problem}", flush=True)
         settings = {"command": "make gpu-check", "arguments": sys.argv[1:], "kit": kit()}
-        result_file.save("gpu_check", rows, folder=out, **settings)
+        result_file.save_in(out, "gpu_check", rows, **settings)
         if name == "first_launch" and not row["passed"]:
             break
     return rows

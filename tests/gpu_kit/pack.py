@@ -34,6 +34,7 @@ CHECKOUT = ("tests", "bench", "Makefile", "constraints.txt", "pyproject.toml", "
 """What of the checkout the check runs; the package itself is in its wheel."""
 PACKAGES = ("tile_backend", "lowering", "patterns")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64")
+DRY_RUN = (sys.executable, "-m", "tests.gpu_kit.dry_run")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 
 
@@ -135,7 +136,7 @@ def cuda_tile_wheel(target: Path, python: str) -> None:
 def verify(folder: Path) -> None:
     """Raises PackError where the check would launch a kernel that the folder lacks."""
     result = subprocess.run(
-        (sys.executable, "-m", "tests.gpu_kit.dry_run"),
+        DRY_RUN,
         cwd=ROOT,
         env={**os.environ, cubin_store.FOLDER: str(folder / "kernels")},
         capture_output=True,

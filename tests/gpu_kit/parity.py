@@ -75,19 +75,20 @@ def compare(
 ) -> Outcome:
     """One row for each op and dtype; a problem for each call that is not right."""
     rows: dict[tuple[str, str], list[dict[str, Any]]] = collections.defaultdict(list)
-    problems = []
+    problems: dict[str, list[str]] = {}
     for call in wanted:
         try:
             after, ours = launch(call)
         except KernelFallbackWarning as refusal:
-            problems.append(f"{call}: {refusal}")
+            problems[str(call)] = [str(refusal)]
             continue
         found = judged(call, after, ours, interpret(call))
-        problems += [f"{call}: {problem}" for problem in found.pop("problems")]
+        problems[str(call)] = found.pop("problems")
         rows[call.op, str(call.dtype).removeprefix("torch.")].append({"call": str(call), **found})
     table = [summed(op, dtype, found) for (op, dtype), found in sorted(rows.items())]
-    count = sum(map(len, rows.values()))
-    return Outcome(f"{count - len(problems)} of {count} calls are right", problems, table)
+    good = sum(not found for found in problems.values())
+    told = [f"{call}: {problem}" for call, found in problems.items() for problem in found]
+    return Outcome(f"{good} of {len(problems)} calls are right", told, table)
 
 
 def judged(call: Call, after: Mapping[str, Any], ours: Results, theirs: Results) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def run() -> Outcome:
     """One allocation per tensor, so that its end is an end."""
     program = shutil.which(COMMAND[0], path=os.pathsep.join((os.environ["PATH"], *FOLDERS)))
     if program is None:
-        return Outcome("compute-sanitizer is not installed")
+        return Outcome(f"{COMMAND[0]} is not installed")
     result = subprocess.run(
         [program, *COMMAND[1:], sys.executable, "-m", "tests.gpu_kit.launches"],
         env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},

@@ -12,6 +12,7 @@ PRINTERS = (
     "tile_backend/demo.py",
     "bench/",
     "tests/coverage/",
+    "tests/gpu_kit/",
     "tests/kernel_report/",
     "tests/lint/",
 )
