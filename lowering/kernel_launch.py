@@ -58,21 +58,21 @@ class Calls:
         self.op = op
         self.names = names
         self.recent: tuple[Attempt, ...] = ()
+        self.newest: Attempt = lambda values: None
 
     def launched(self, values: tuple[Any, ...]) -> bool:
-        """Launch the kernel on arguments and outputs; False where the reference has to run."""
+        """Launch the kernel on arguments and outputs; False where the reference has to run.
+
+        `newest(values)` is the same for most calls, with less around it; true if it launched.
+        """
+        for attempt in self.recent:
+            if (ran := attempt(values)) is not None:
+                return ran
         try:
-            for attempt in self.recent:
-                if (ran := attempt(values)) is not None:
-                    return ran
             attempt = self._remember(self._attempt(values))
-            return bool(attempt(values))
         except REFUSALS as refusal:
-            return self._refused(values, str(refusal), aligned=isinstance(refusal, BuildError))
-        except RuntimeError as error:
-            if not str(error).startswith(CANNOT_LOAD):
-                raise
-            return self._refused(values, f"{error}; a newer NVIDIA driver may take it")
+            return self._refused(values, refusal)
+        return bool(attempt(values))
 
     def _attempt(self, values: tuple[Any, ...]) -> Attempt:
         """What is to be done for calls of a new kind."""
@@ -84,19 +84,26 @@ class Calls:
         recipe = launch_recipe.recipe(self.op, self.names, described, arch)
         if recipe is None:  # no element
             return _settled(values, True)
-        return _launcher(launch, recipe, values, device)
+        return _launcher(launch, recipe, values, device, self._refused)
 
     def _remember(self, attempt: Attempt) -> Attempt:
         self.recent = (attempt, *self.recent[: KINDS - 1])
+        self.newest = attempt
         return attempt
 
-    def _refused(self, values: tuple[Any, ...], reason: str, aligned: bool = False) -> bool:
-        """Run the reference, now and for all such calls; aligned: of tensors that lie like these.
+    def _refused(self, values: tuple[Any, ...], refusal: Exception) -> bool:
+        """Run the reference, now and for all such calls. Raises what is no refusal.
 
-        The code that a kernel needs depends on whether addresses are multiples of 16 bytes.
+        Where code is missing, only for tensors that lie like these: the code that a kernel needs
+        depends on whether addresses are multiples of 16 bytes.
         """
+        reason = str(refusal)
+        if not isinstance(refusal, REFUSALS):
+            if not reason.startswith(CANNOT_LOAD):
+                raise refusal
+            reason = f"{reason}; a newer NVIDIA driver may take it"
         _warn_once(self.op, reason)
-        self._remember(_settled(values, False, aligned))
+        self._remember(_settled(values, False, aligned=isinstance(refusal, BuildError)))
         return False
 
 
@@ -154,22 +161,33 @@ def _alignment(tensors: tuple[torch.Tensor, ...]) -> list[bool]:
 
 
 def _launcher(
-    launch: Callable[..., None], recipe: Recipe, values: tuple[Any, ...], device: int
+    launch: Callable[..., None],
+    recipe: Recipe,
+    values: tuple[Any, ...],
+    device: int,
+    refused: Callable[[tuple[Any, ...], Exception], bool],
 ) -> Attempt:
-    """What launches calls of this kind. Everything it needs is a local: it runs at every step."""
+    """What launches calls of this kind. Everything it needs is a local: it runs at every step.
+
+    refused: called where a launch cannot be; its code is looked up at the first of a new alignment.
+    """
     tensors, rest = _parts(values)
     same, expected = same_kind(tensors(values)), rest(values)
-    (arrays, numbers), kernel, grid = arguments(recipe), recipe.kernel, recipe.grid
+    passed, kernel, grid = arguments(recipe, values), recipe.kernel, recipe.grid
     current_device, raw_stream = cuda_state.current_device, cuda_state.raw_stream
 
     def attempt(values: tuple[Any, ...]) -> bool | None:
-        if not same(*tensors(values)) or rest(values) != expected:
+        given = tensors(values)
+        if not same(*given) or rest(values) != expected:
             return None
-        if current_device() == device:
-            launch(raw_stream(device), grid, kernel, arrays(values) + numbers)
-        else:
-            with cuda_state.on(device):
-                launch(raw_stream(device), grid, kernel, arrays(values) + numbers)
+        try:
+            if current_device() == device:
+                launch(raw_stream(device), grid, kernel, passed(given))
+            else:
+                with cuda_state.on(device):
+                    launch(raw_stream(device), grid, kernel, passed(given))
+        except (*REFUSALS, RuntimeError) as error:
+            return refused(values, error)
         return True
 
     return attempt

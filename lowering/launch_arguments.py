@@ -31,39 +31,43 @@ def picker(places: Iterable[int]) -> Picker:
     return lambda values: tuple(values[i] for i in places)
 
 
-def arguments(recipe: Recipe) -> tuple[Picker, tuple[Any, ...]]:
-    """What makes the kernel's arrays of an op's arguments and outputs; the numbers after them.
+def arguments(recipe: Recipe, values: tuple[Any, ...]) -> Picker:
+    """What makes the kernel's arguments of an op's tensors, for calls of one kind.
 
-    All calls of a kind have the same numbers.
+    values: of one such call; all of them have the same numbers.
     """
     count = sum(isinstance(p, View) for p in recipe.parameters)
     views, numbers = recipe.parameters[:count], recipe.parameters[count:]
     if not all(isinstance(view, View) for view in views):
         raise RuntimeError(f"{recipe.kernel.name} has an array parameter after a number")
-    if all(view.same for view in views):
-        return picker(view.source for view in views), numbers
-    return remembered(views), numbers
+    places = [i for i, value in enumerate(values) if isinstance(value, torch.Tensor)]
+    views = tuple(view._replace(source=places.index(view.source)) for view in views)
+    if not all(view.same for view in views):
+        return remembered(views, numbers)
+    if [view.source for view in views] == list(range(len(places))):
+        return lambda tensors: tensors + numbers
+    arrays = picker(view.source for view in views)
+    return lambda tensors: arrays(tensors) + numbers
 
 
-def remembered(views: Sequence[View]) -> Picker:
-    """The views, made anew only where the tensors lie at addresses not met before."""
-    tensors = picker(sorted({view.source for view in views}))
+def remembered(views: Sequence[View], numbers: tuple[Any, ...]) -> Picker:
+    """The views, made anew only where the tensors lie at addresses not met before; the numbers."""
     address = torch.Tensor.data_ptr
     known: dict[tuple[int, ...], tuple[Any, ...]] = {}
     misses = 0
 
-    def arrays(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    def passed(tensors: tuple[Any, ...]) -> tuple[Any, ...]:
         nonlocal misses
-        addresses = tuple(map(address, tensors(values)))
+        addresses = tuple(map(address, tensors))
         found = known.get(addresses)
         if found is not None:
             return found
-        made = tuple([view.of(values) for view in views])
+        made = tuple([view.of(tensors) for view in views])
         if misses < MOST_MISSES:
             misses += 1
             if len(known) == REMEMBERED:
                 known.clear()
-            known[addresses] = tuple(map(borrowed, made))
-        return made
+            known[addresses] = (*map(borrowed, made), *numbers)
+        return made + numbers
 
-    return arrays
+    return passed
