@@ -34,13 +34,15 @@ test: compiler $(VENV)/.installed ## run the tests, as continuous integration do
 	$(pytest) $(ARGS)
 
 test-full: compiler $(VENV)/.installed ## run every test: the whole matrix of models as well
-	$(pytest) -m "" -p tests.full_result $(ARGS)
+	TEST_COMMAND="make test-full" TEST_RESULT=test_full $(pytest) -m "" -p tests.saved_outcome $(ARGS)
 
 test-with: ## run the tests with TORCH=2.11.0 TRANSFORMERS=5.17.0, say, in an environment of their own
 	@test -n "$(TORCH)" -a -n "$(TRANSFORMERS)" \
 	  || { echo "tile-backend: name both versions: make test-with TORCH=2.11.0 TRANSFORMERS=5.17.0" >&2; exit 2; }
 	@$(MAKE) --no-print-directory $(other)/constraints.txt
-	@$(MAKE) --no-print-directory test VENV=$(other) CONSTRAINTS=$(other)/constraints.txt
+	@TEST_COMMAND="make test-with TORCH=$(TORCH) TRANSFORMERS=$(TRANSFORMERS)" \
+	  TEST_RESULT=test_with_$(TORCH)_$(TRANSFORMERS) $(MAKE) --no-print-directory test \
+	  VENV=$(other) CONSTRAINTS=$(other)/constraints.txt ARGS="-p tests.saved_outcome $(ARGS)"
 
 lint: $(VENV)/.installed ## check style, types and habits
 	$(python) -m ruff check .

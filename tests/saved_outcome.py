@@ -1,11 +1,13 @@
-"""A pytest plugin that leaves the outcome of `make test-full` in `bench/results/test_full.json`.
+"""A pytest plugin that leaves the outcome of a run in `bench/results/<TEST_RESULT>.json`.
 
-One row per test file, with the commit, machine and versions of the run (see bench.result_file).
+`make test-full` and `make test-with` use it. One row per test file, with the commit, machine and
+versions of the run (see bench.result_file), and its command (TEST_COMMAND).
 """
 
 from __future__ import annotations
 
 import collections
+import os
 
 import pytest
 
@@ -26,5 +28,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for file in sorted(counts)
     ]
     totals = {outcome: sum(row[outcome] for row in rows) for outcome in OUTCOMES}
-    path = result_file.save("test_full", rows, command="make test-full", totals=totals)
+    command = os.environ["TEST_COMMAND"]
+    given = list(terminalreporter.config.invocation_params.args)
+    facts = {"command": command, "arguments": given, "totals": totals}
+    path = result_file.save(os.environ["TEST_RESULT"], rows, **facts)
     terminalreporter.write_line(f"saved {path.relative_to(result_file.ROOT)}")
