@@ -24,6 +24,7 @@ pytestmark = pytest.mark.gpu
 def kernels_only() -> Iterator[None]:
     """A reference in the place of a kernel is a failure."""
     torch.compiler.reset()
+    counters.clear()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("error", KernelFallbackWarning)
         yield
@@ -72,7 +73,6 @@ def test_cuda_graphs_hold_the_launches() -> None:
     """mode="reduce-overhead": nothing is skipped, and a replay reads the new input."""
     run = RUNS[0]
     model = compiled(run, mode="reduce-overhead")
-    counters.clear()
     for _ in range(4):
         ids = torch.randint(3, 128, (2, 24), device="cuda")
         inputs = {"input_ids": ids, "use_cache": False}

@@ -21,7 +21,7 @@ def run() -> Outcome:
 
 
 def replayed(call: Call) -> bool:
-    """Whether the replay is right. The kernel is loaded by the capture itself."""
+    """Whether the replay is right."""
     op, values = record(call.op), placed.all_on(call.make(), GPU)
     outputs = [torch.full_like(out, UNWRITTEN) for out in on_gpu(call)[1]]
     graph = torch.cuda.CUDAGraph()
