@@ -96,7 +96,11 @@ def analyse_one(
     placed += [(candidate.root, describe.declined(candidate)) for candidate in planned.declined]
     placed += [(miss.root, describe.near_miss(miss)) for miss in misses]
     placed.sort(key=lambda pair: order[pair[0]])
-    put_in = tuple(c for c, v in zip(planned.chosen, verdicts, strict=True) if v.put_in)
+    put_in = tuple(
+        dataclasses.replace(candidate, plain=verdict.decision.respelled)
+        for candidate, verdict in zip(planned.chosen, verdicts, strict=True)
+        if verdict.put_in or verdict.decision.respelled
+    )
     meant = {f.name for fusions in anchors(canonical, registry.fusions).values() for f in fusions}
     return [site for _, site in placed], meant, put_in
 

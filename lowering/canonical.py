@@ -19,6 +19,7 @@ from tile_backend.lowering import (
     vocabulary_pointwise,
 )
 from tile_backend.lowering.effects import Effects
+from tile_backend.lowering.mask.reader import Reader
 from tile_backend.lowering.node import shape, size, value
 from tile_backend.lowering.terms import SymbolicNumber, Term, TermTable
 from tile_backend.lowering.vocabulary import meaning_of
@@ -51,6 +52,7 @@ class CanonicalGraph:
 
     term:  node -> term, for nodes with one tensor value.
     nodes: term -> the nodes that have it, in graph order.
+    masks: formulas of tensors, see mask.
     """
 
     def __init__(self, graph: fx.Graph) -> None:
@@ -59,6 +61,7 @@ class CanonicalGraph:
         self.table = TermTable()
         self.term: dict[fx.Node, Term] = {}
         self.nodes: dict[Term, list[fx.Node]] = {}
+        self.masks = Reader(self.effects)
         self._parts: dict[fx.Node, tuple[Term, ...]] = {}
         for node in graph.nodes:
             self._add(node)

@@ -125,7 +125,8 @@ def bindings(candidate: Candidate) -> dict[str, object]:
         name: plain(a) for name, a in call.arguments.items() if not isinstance(a, torch.Tensor)
     }
     describe = candidate.match.fusion.describe
-    return {**found, **(describe(call.arguments) if describe else {})}
+    found |= describe(call.arguments) if describe else {}
+    return {**found, "mask": call.mask} if call.mask else found
 
 
 def written_call(call: OpCall, candidate: Candidate) -> str:

@@ -35,6 +35,8 @@ IN_PLACE_OPERATORS = frozenset(
         operator.ixor,
     )
 )
+KEYWORDS = frozenset((operator.and_, operator.or_, operator.not_, operator.is_))
+"""Their names end in an underscore because they are words of Python; they write to nothing."""
 MODE_SWITCHES = frozenset(
     (
         "_set_grad_enabled",
@@ -76,7 +78,7 @@ def written(node: fx.Node) -> list[fx.Node]:
         return schema_writes(node, node.target._schema)
     found = [out for out in flat(node.kwargs.get("out")) if isinstance(out, fx.Node)]
     name = called_name(node)
-    in_place = name.endswith("_") and not name.endswith("__")
+    in_place = name.endswith("_") and not name.endswith("__") and node.target not in KEYWORDS
     by_flag = node.kwargs.get("inplace") is True or has_positional_inplace(node)
     if node.target in IN_PLACE_OPERATORS or in_place or by_flag:
         found += [a for a in node.args[:1] if isinstance(a, fx.Node)]

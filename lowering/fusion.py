@@ -15,7 +15,18 @@ import torch
 
 from tile_backend.lowering.reason import Reason, ReasonKind
 
-__all__ = ["Fusion", "Limit", "Op", "Reason", "ReasonKind", "Scalar", "Shape", "Spelling", "Tensor"]
+__all__ = [
+    "Fusion",
+    "Limit",
+    "MaskRule",
+    "Op",
+    "Reason",
+    "ReasonKind",
+    "Scalar",
+    "Shape",
+    "Spelling",
+    "Tensor",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +111,26 @@ class Shape:
     shapes: Mapping[str, tuple[int, ...]]
 
 
+@dataclasses.dataclass(frozen=True)
+class MaskRule:
+    """What is done with a mask whose meaning was found.
+
+    holes:  holes that hold a mask -> whether true in it hides a key.
+    sizes:  op arguments -> numbers of queries and of keys.
+    apply:  (op arguments, meaning) -> op arguments in which the meaning stands for the mask, or the
+            same where it cannot. meaning has `is_all` and `is_causal`, see lowering.mask.
+    plain:  the op in plain PyTorch for arguments that `apply` has changed, without control flow on
+            tensors: it takes the place of the original ops where no kernel runs.
+    gain:   why that is better than the original ops.
+    """
+
+    holes: Mapping[str, bool]
+    sizes: Callable[[Mapping[str, Any]], tuple[Any, Any]]
+    apply: Callable[[Mapping[str, Any], Any], Mapping[str, Any]]
+    plain: Callable[..., Any]
+    gain: str
+
+
 Limit = Callable[[Mapping[str, Any]], Reason | None]
 """Takes the op's arguments by name (fake tensors and numbers); None means the site is allowed.
 
@@ -121,6 +152,7 @@ class Fusion:
     alike:       groups of holes whose shapes must be equal.
     limits:      checks over the op's arguments.
     priority:    where two fusions overlap, the higher one wins; ties go to the larger match.
+    mask:        what is done with a mask whose meaning was found.
     merge:       names of two spellings' ops that become one, see `tile_backend.lowering.merge`.
     describe:    what the report says a site bound, besides numbers and attributes; gets op
                  arguments.
@@ -139,6 +171,7 @@ class Fusion:
     alike: tuple[tuple[str, ...], ...] = ()
     limits: tuple[Limit, ...] = ()
     priority: int = 0
+    mask: MaskRule | None = None
     merge: Merge | None = None
     describe: Callable[[Mapping[str, Any]], dict[str, object]] | None = None
     estimate: tuple[str, str] = ("reference", "no measurement is stored for this device")

@@ -46,7 +46,7 @@ def decide(fusion: Fusion, call: Call, kernels: str) -> Verdict:
     if kernels == "never":
         return Verdict(Decision("reference", 'tilegym.kernels is "never"'), put_in=False)
     if kernels == "auto" and device.type != "cuda":
-        return Verdict(Decision("reference", left_to_inductor(device)), put_in=False)
+        return Verdict(left_to_inductor(fusion, call, device), put_in=False)
     choice, evidence = fusion.estimate
     if kernels == "auto" and choice == "reference":
         return Verdict(Decision("reference", evidence), put_in=False)
@@ -100,8 +100,12 @@ def example(value: Any) -> Any:
     return torch.empty_strided(sizes, strides, dtype=value.dtype, device="meta")
 
 
-def left_to_inductor(device: torch.device) -> str:
-    return f"on {device.type} the original ops are left to Inductor"
+def left_to_inductor(fusion: Fusion, call: Call, device: torch.device) -> Decision:
+    """The original ops; where a mask has been understood, the same without it."""
+    if call.proven and fusion.mask is not None:
+        said = f"its mask is {call.mask}; {fusion.mask.gain}"
+        return Decision("reference", said, respelled=True)
+    return Decision("reference", f"on {device.type} the original ops are left to Inductor")
 
 
 def unavailable(device: torch.device) -> Reason | None:

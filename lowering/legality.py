@@ -38,6 +38,8 @@ class Call:
     outputs:   its fake outputs, with the layout the op promises.
     results:   the same as the graph has them: views of the outputs.
     read:      whether each is read by anything; () where that is not known.
+    mask:      what its mask means, in words; "" where it has none or nothing could be told.
+    proven:    the meaning stands for the mask: `arguments` has the tensor no more.
     """
 
     op: Op
@@ -45,6 +47,8 @@ class Call:
     outputs: tuple[torch.Tensor, ...]
     results: tuple[torch.Tensor, ...]
     read: tuple[bool, ...] = ()
+    mask: str = ""
+    proven: bool = False
 
 
 def structure(match: Match, extent: Extent, canonical: CanonicalGraph) -> Check:

@@ -17,6 +17,7 @@ from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.extent import Extent, extent
 from tile_backend.lowering.identities_layout import full_permutation
 from tile_backend.lowering.legality import Call
+from tile_backend.lowering.mask import proof
 from tile_backend.lowering.match import Match, Matcher
 from tile_backend.lowering.node import module_path, value
 from tile_backend.lowering.realise import Unrealisable, operands
@@ -32,6 +33,7 @@ class Candidate:
     """A match, where it lies, and either the op call it stands for or the reason why not.
 
     merged: further matches that the same call serves (k of a rotary embedding of q and k).
+    plain:  what goes into the graph is plain PyTorch (fusion.MaskRule), not the op.
     """
 
     match: Match
@@ -40,6 +42,7 @@ class Candidate:
     call: Call | None = None
     reason: Reason | None = None
     merged: tuple[Match, ...] = ()
+    plain: bool = False
 
     @property
     def fusion(self) -> str:
@@ -155,7 +158,8 @@ def judge(candidate: Candidate, canonical: CanonicalGraph, allows: Allows) -> Ca
     if reason is not None:
         return dataclasses.replace(candidate, reason=reason)
     where = legality.place(candidate.extent, canonical)
-    call = dataclasses.replace(made, read=candidate.extent.read)
+    call = proof.applied(made, candidate.match, canonical)
+    call = dataclasses.replace(call, read=candidate.extent.read)
     return dataclasses.replace(candidate, call=call, place=where)
 
 

@@ -66,9 +66,11 @@ def splice(
 
     with graph.inserting_before(candidate.place):
         bound = bound_operands(candidate, leaf)
-        target = getattr(getattr(torch.ops.tilegym, call.op.name), overload)
-        args = [bound.get(name, call.arguments[name]) for name in declared(call.op).names]
-        result: Any = tracer.create_proxy("call_function", target, tuple(args), {})
+        args = [
+            None if call.arguments[name] is None else bound.get(name, call.arguments[name])
+            for name in declared(call.op).names
+        ]
+        result = inserted(candidate, args, tracer, overload)
         made = [result] if len(call.outputs) == 1 else [result[i] for i in range(len(call.outputs))]
         found = made if candidate.merged else results(candidate.match, made)
         laid_out = [
@@ -82,6 +84,16 @@ def splice(
             proxy.node, delete_user_cb=lambda user: user not in ours, propagate_meta=False
         )
         replaced[root] = proxy.node
+
+
+def inserted(candidate: Candidate, args: list[Any], tracer: TracksNodes, overload: str) -> Any:
+    """The call of the op, or the plain PyTorch that stands for it."""
+    call, rule = candidate.call, candidate.match.fusion.mask
+    assert call is not None
+    if candidate.plain and rule is not None:
+        return rule.plain(**dict(zip(declared(call.op).names, args, strict=True)))
+    target = getattr(getattr(torch.ops.tilegym, call.op.name), overload)
+    return tracer.create_proxy("call_function", target, tuple(args), {})
 
 
 def bound_operands(candidate: Candidate, leaf: Any) -> Mapping[str, Any]:

@@ -20,19 +20,28 @@ class Decision(str):
 
     Compares equal to the plain word. `.evidence` is the sentence that justifies it. `.op_in_graph`:
     our op replaces the original ones; a reference mostly is the original ops, left to Inductor.
+    `.respelled`: it is other plain PyTorch that computes the same.
     """
 
     evidence: str
     op_in_graph: bool
+    respelled: bool
 
-    def __new__(cls, choice: Choice, evidence: str, op_in_graph: bool | None = None) -> Decision:
+    def __new__(
+        cls,
+        choice: Choice,
+        evidence: str,
+        op_in_graph: bool | None = None,
+        respelled: bool = False,
+    ) -> Decision:
         self = super().__new__(cls, choice)
         self.evidence = evidence
+        self.respelled = respelled
         self.op_in_graph = choice != "reference" if op_in_graph is None else op_in_graph
         return self
 
-    def __getnewargs__(self) -> tuple[str, str, bool]:  # type: ignore[override]
-        return str(self), self.evidence, self.op_in_graph
+    def __getnewargs__(self) -> tuple[str, str, bool, bool]:  # type: ignore[override]
+        return str(self), self.evidence, self.op_in_graph, self.respelled
 
 
 @dataclasses.dataclass(frozen=True)

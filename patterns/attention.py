@@ -18,6 +18,7 @@ import torch.nn.functional as F
 
 from tile_backend.lowering.fusion import (
     Fusion,
+    MaskRule,
     Op,
     Reason,
     ReasonKind,
@@ -142,6 +143,38 @@ def flattened(spelling: Spelling) -> Spelling:
     )
 
 
+def sizes(arguments: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Numbers of queries and of keys."""
+    return arguments["q"].shape[2], arguments["k"].shape[2]
+
+
+def without_mask(arguments: Mapping[str, Any], meaning: Any) -> Mapping[str, Any]:
+    """No tensor where every query sees every key, or those up to its own.
+
+    Each query then sees a key, so it does not matter what a softmax does to one that sees none.
+    """
+    fill = arguments["fill"]
+    lowest = (
+        fill is None or fill <= torch.finfo(torch.float32).min or fill == lowest_score(arguments)
+    )
+    if arguments["is_causal"] or not lowest or not (meaning.is_all or meaning.is_causal):
+        return arguments
+    return {**arguments, "mask": None, "is_causal": meaning.is_causal, "fill": None}
+
+
+def lowest_score(arguments: Mapping[str, Any]) -> float | None:
+    """What hides a score of the operands' dtype; float16 has no number that is low enough."""
+    dtype = arguments["q"].dtype
+    return torch.finfo(dtype).min if dtype is not torch.float16 else None
+
+
+def plain(q: Any, k: Any, v: Any, mask: None, scale: float, is_causal: bool, fill: None) -> Any:
+    """For arguments that `without_mask` has changed."""
+    return F.scaled_dot_product_attention(
+        q, k, v, is_causal=is_causal, scale=scale, enable_gqa=True
+    )
+
+
 def describe(arguments: Mapping[str, Any]) -> dict[str, object]:
     """mask: none, causal or tensor; kv_groups: query heads per key head."""
     q, k = arguments["q"], arguments["k"]
@@ -195,6 +228,20 @@ FUSION = Fusion(
     near_misses=(forms.softmax_over_queries, forms.no_softmax),
     anchors=("sdpa", "matmul/softmax", "matmul/cast/softmax"),
     priority=30,
+    mask=MaskRule(
+        holes={
+            "mask": False,
+            "masked": True,
+            "visible": False,
+            "mask3": False,
+            "masked3": True,
+            "visible3": False,
+        },
+        sizes=sizes,
+        apply=without_mask,
+        plain=plain,
+        gain="scaled_dot_product_attention skips what it hides, and K and V are not expanded",
+    ),
     describe=describe,
     estimate=("kernel", "estimated: K and V are read unexpanded and no score matrix is written"),
     bench=(

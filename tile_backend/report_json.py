@@ -109,6 +109,7 @@ def plain(value: object) -> Any:
             "choice": str(value),
             "evidence": value.evidence,
             "op_in_graph": value.op_in_graph,
+            "respelled": value.respelled,
         }
     if isinstance(value, TensorSpec):
         return {name: plain(part) for name, part in dataclasses.asdict(value).items()}

@@ -114,7 +114,7 @@ def decision_lines(fused: Iterable[Site]) -> list[str]:
 def what_runs(decision: Decision) -> str:
     """A decision in words."""
     plain = "run the op's reference" if decision.op_in_graph else "left to Inductor"
-    return DECISIONS.get(decision, plain)
+    return "respelled for Inductor" if decision.respelled else DECISIONS.get(decision, plain)
 
 
 def aligned(rows: Sequence[Sequence[str]], widest: int = WIDEST) -> list[str]:

@@ -79,8 +79,11 @@ class RewriteEntry:
     def diff(self) -> str:
         """The content of diff.txt."""
         site = self.group.first
-        replaced = bool(site.decision and site.decision.op_in_graph)
-        out, put = TITLES["fused" if replaced else site.decision or site.status]
+        decision = site.decision
+        replaced = bool(decision and (decision.op_in_graph or decision.respelled))
+        out, put = TITLES["fused" if replaced else decision or site.status]
+        if decision and decision.respelled:
+            put = "put in, as plain PyTorch"
         known = aligned([(f"{name}:", value) for name, value in self.facts])
         removed, added = ("-", "+") if replaced else (" ", " ")
         parts = [

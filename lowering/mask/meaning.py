@@ -1,0 +1,101 @@
+"""`meaning_of(node)`: what the mask that a node computes lets a query see.
+
+A boolean mask is true where a query sees a key; a floating-point one is added to the scores, and
+hides with minus infinity or with the lowest number of its dtype. What these do to a query that sees
+no key differs; a meaning says only which keys are seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import sympy
+import torch
+from sympy.logic.boolalg import Boolean
+from torch import fx
+
+from tile_backend.lowering.mask import elements
+from tile_backend.lowering.mask.elements import Cases, NotExplained
+from tile_backend.lowering.mask.factors import (
+    BATCH,
+    HEAD,
+    KEY,
+    QUERY,
+    Causal,
+    Factor,
+    Unexplained,
+    factors,
+)
+from tile_backend.lowering.mask.reader import GaveUpError, Reader
+from tile_backend.lowering.node import Size, value
+
+
+@dataclasses.dataclass(frozen=True)
+class Meaning:
+    """A query sees a key where all factors hold; () where it sees every key.
+
+    problem: why nothing could be told; then there are no factors.
+    """
+
+    factors: tuple[Factor, ...] = ()
+    problem: str = ""
+
+    @property
+    def explained(self) -> bool:
+        """Whether every factor has a name."""
+        return not self.problem and not any(isinstance(f, Unexplained) for f in self.factors)
+
+    @property
+    def is_causal(self) -> bool:
+        """Exactly k <= q: what `is_causal=True` of scaled_dot_product_attention says."""
+        found = self.factors[0] if len(self.factors) == 1 else None
+        return isinstance(found, Causal) and found.offset == 0
+
+    @property
+    def is_all(self) -> bool:
+        """Every query sees every key."""
+        return not self.problem and not self.factors
+
+    def __str__(self) -> str:
+        if self.problem:
+            return f"unknown: {self.problem}"
+        return "+".join(map(str, self.factors)) or "none"
+
+
+def meaning_of(
+    node: fx.Node, reader: Reader, rows: Size, columns: Size, hides: bool = False
+) -> Meaning:
+    """rows, columns: numbers of queries and of keys. hides: true in it means that a key is hidden.
+
+    Gives up with a reason, within a bounded number of steps.
+    """
+    fake = value(node)
+    if not isinstance(fake, torch.Tensor) or not 1 <= fake.dim() <= len(INDICES):
+        return Meaning(problem="it is no mask")
+    reader.steps = 0
+    indices = INDICES[len(INDICES) - fake.dim() :]
+    sizes = reader.elements(node).shape
+    given = tuple(sympy.Integer(0) if n == 1 else i for i, n in zip(indices, sizes, strict=True))
+    try:
+        condition = visible(reader.elements(node).at(given), fake.dtype)
+        return Meaning(factors(~condition if hides else condition, rows, columns))
+    except (GaveUpError, NotExplained, RecursionError) as error:
+        return Meaning(problem=str(error) or "its numbers are not known")
+
+
+LOW_ENOUGH = (torch.float64, torch.float32, torch.bfloat16)
+"""Dtypes whose lowest number leaves a weight of exactly 0 beside any score that is not infinite."""
+INDICES = (BATCH, HEAD, QUERY, KEY)
+
+
+def visible(element: object, dtype: torch.dtype) -> Boolean:
+    """The condition under which a key is seen. Raises NotExplained."""
+    if not isinstance(element, Cases):
+        return elements.truth(element)
+    hiding = {-math.inf}
+    if dtype in LOW_ENOUGH:
+        hiding.add(torch.finfo(dtype).min)
+    if any(number != 0.0 and number not in hiding for number, _ in element.choices):
+        raise NotExplained("it adds numbers other than 0 and minus infinity")
+    return sympy.Or(*(condition for number, condition in element.choices if number == 0.0))

@@ -1,0 +1,32 @@
+"""Where a fusion's mask has a meaning that its op knows, the meaning takes the mask's place."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tile_backend.lowering.canonical import CanonicalGraph
+from tile_backend.lowering.legality import Call
+from tile_backend.lowering.mask.meaning import Meaning, meaning_of
+from tile_backend.lowering.match import Match
+
+
+def applied(call: Call, match: Match, canonical: CanonicalGraph) -> Call:
+    """The call with what its mask means; it may need the mask no more."""
+    rule, found = match.fusion.mask, meaning(call, match, canonical)
+    if rule is None or found is None:
+        return call
+    arguments = rule.apply(call.arguments, found)
+    proven = arguments is not call.arguments
+    words = str(found) if found.explained else ""
+    return dataclasses.replace(call, arguments=arguments, mask=words, proven=proven)
+
+
+def meaning(call: Call, match: Match, canonical: CanonicalGraph) -> Meaning | None:
+    """Of the one mask that the match bound; None where it has none."""
+    rule = match.fusion.mask
+    for hole, hides in rule.holes.items() if rule is not None else ():
+        term = match.operands.get(hole)
+        if rule is not None and term is not None and term.node is not None:
+            rows, columns = rule.sizes(call.arguments)
+            return meaning_of(term.node, canonical.masks, rows, columns, hides)
+    return None
