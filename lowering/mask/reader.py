@@ -1,4 +1,4 @@
-"""Formulas for the nodes of a graph: by the words of `values` and `views`, else as reads.
+"""Formulas for the nodes of a graph: by the words that are registered, else as reads.
 
 Every formula is made when it is asked for, and remembered by node and indices. A word that cannot
 explain an element raises NotExplained, and that element is then a read of its tensor.
@@ -13,11 +13,13 @@ import torch
 from torch import fx
 
 from tile_backend.lowering.effects import Effects
-from tile_backend.lowering.mask import elements, values, views
+from tile_backend.lowering.mask import along, constants, elements, values, views
 from tile_backend.lowering.mask.elements import Elements, Indices, NotExplained
+from tile_backend.lowering.mask.words import WORDS
 from tile_backend.lowering.node import shape, size, value
 
-WORDS = {**values.WORDS, **views.WORDS}
+REGISTERED = (along, constants, values, views)
+"""Imported for the words that they register."""
 MOST_STEPS = 4000
 """Elements made for one mask; the masks of Transformers take some hundred."""
 

@@ -11,19 +11,8 @@ import torch
 
 from tile_backend.lowering.mask import elements
 from tile_backend.lowering.mask.elements import Elements, Indices, NotExplained
+from tile_backend.lowering.mask.words import word
 from tile_backend.lowering.node import Size, shape
-
-WORDS: dict[Any, Callable[..., Elements | None]] = {}
-
-
-def word(*names: Any) -> Callable[[Any], Any]:
-    """Register a word for method names and functions."""
-
-    def register(function: Any) -> Any:
-        WORDS.update(dict.fromkeys(names, function))
-        return function
-
-    return register
 
 
 @word("expand", "expand_as", "broadcast_to", torch.broadcast_to)
