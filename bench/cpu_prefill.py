@@ -2,16 +2,16 @@
 
 Transformers hands attention an explicit mask; one that is proven causal is left out, so attention
 skips what it hides and reads K and V unexpanded. Both are compiled in one process and run turn by
-turn; a second copy compiled with Inductor shows the noise. Peak memory is that of a fresh process
-for each backend, above what it had before the first compiled step.
+turn; a second copy compiled with Inductor shows the noise. Peak memory is what one step adds to a
+fresh process for each backend.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,12 +51,19 @@ def warm_step(backend: str, layers: int, length: int, runs: int = 2) -> Step:
 
 
 def peak_mib(backend: str, layers: int, length: int) -> float:
-    """In a fresh process: what two steps need at most beyond the compiled model at 64 tokens."""
-    warm_step(backend, layers, 64)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    torch.compiler.reset()
-    warm_step(backend, layers, length)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    """What a step needs at most beyond what its process has before; that must be a fresh one."""
+    step = warm_step(backend, layers, length)
+    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
+    before = resident_mib("VmRSS")
+    step()
+    return resident_mib("VmHWM") - before
+
+
+def resident_mib(name: str) -> float:
+    """Memory of this process: "VmRSS", now; "VmHWM", at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{name}:"))
+    return int(line.split()[1]) / 1024
 
 
 def measure(length: int, layers: int, rounds: int) -> dict[str, Any]:

@@ -103,8 +103,8 @@ def example(value: Any) -> Any:
 def left_to_inductor(fusion: Fusion, call: Call, device: torch.device) -> Decision:
     """The original ops; where a mask has been understood, the same without it."""
     if call.proven and fusion.mask is not None:
-        said = f"its mask is {call.mask}; {fusion.mask.gain}"
-        return Decision("reference", said, respelled=True)
+        said = "hides nothing" if call.mask == "none" else f"is {call.mask}"
+        return Decision("reference", f"the mask {said}: {fusion.mask.gain}", respelled=True)
     return Decision("reference", f"on {device.type} the original ops are left to Inductor")
 
 

@@ -240,7 +240,7 @@ FUSION = Fusion(
         sizes=sizes,
         apply=without_mask,
         plain=plain,
-        gain="scaled_dot_product_attention skips what it hides, and K and V are not expanded",
+        gain="SDPA skips what it hides and takes K and V unexpanded",
     ),
     describe=describe,
     estimate=("kernel", "estimated: K and V are read unexpanded and no score matrix is written"),

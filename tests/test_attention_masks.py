@@ -176,6 +176,6 @@ def test_more_queries_than_keys_and_fewer(dynamic: bool | None) -> None:
 def test_a_report_says_what_was_respelled() -> None:
     report = tile_backend.explain(sdpa(causal), *inputs().values())
     text = report.to_text()
-    assert "respelled for Inductor x1: its mask is causal; scaled_dot_product_attention" in text
+    assert "respelled for Inductor x1: the mask is causal: SDPA skips what it hides" in text
     assert report.sites[0].decision is not None
     assert report.sites[0].decision.respelled

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import fresh_process, launch_overhead, result_file
+from bench import cpu_prefill, fresh_process, launch_overhead, result_file
 from bench.tiny_llama import tiny_llama, tokens
 
 
@@ -92,3 +92,25 @@ def test_launch_overhead_compares_ways_to_launch() -> None:
     assert [line.split()[0] for line in text.splitlines()[-4:]] == [
         *("graph", "compiled", "define_impl", "custom_op")
     ]
+
+
+def test_prefill_reports_times_and_memory() -> None:
+    row = {
+        "tokens": 4096,
+        "inductor_ms": 1300.3,
+        "tilegym_ms": 810.4,
+        "speedup": {"median": 1.604},
+        "noise": {"median": 1.02},
+        "inductor_peak_mib": 127.9,
+        "tilegym_peak_mib": 65.6,
+    }
+    line = cpu_prefill.report([row]).splitlines()[1].split()
+    assert line == ["4096", "1300.3", "810.4", "1.60", "1.02", "127.9", "65.6"]
+
+
+def test_memory_of_a_process_is_read_from_the_kernel() -> None:
+    before = cpu_prefill.resident_mib("VmRSS")
+    block = torch.ones(64 * 2**18)
+    assert cpu_prefill.resident_mib("VmRSS") > before + 32
+    assert cpu_prefill.resident_mib("VmHWM") >= before + 32
+    assert block.numel()
