@@ -44,8 +44,9 @@ class Analysis:
     overload: str = "default"
 
     @property
-    def rewrites(self) -> int:
-        return sum(len(candidates) for _, candidates in self.accepted)
+    def ops(self) -> int:
+        """How many ops of ours go in; plain PyTorch in the place of the original ops is none."""
+        return sum(not c.plain for _, candidates in self.accepted for c in candidates)
 
     def apply(self) -> None:
         """Rewrite every graph; on failure the caller restores them (see tile_backend.backend).

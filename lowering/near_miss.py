@@ -8,8 +8,9 @@ near misses are tried first: they have words of their own.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import fx
 
@@ -47,12 +48,20 @@ class NearMiss:
 class NearMisses:
     """Searches one graph.
 
-    spellings: the patterns that can fire.  declared: patterns of the fusions' near misses.
+    spellings: the patterns that can fire.  declare: makes those of the fusions' near misses, which
+    are asked for at the first anchor that no site covers.
     """
 
-    def __init__(self, spellings: Iterable[Pattern], declared: Iterable[Pattern]) -> None:
+    def __init__(
+        self, spellings: Iterable[Pattern], declare: Callable[[], Iterable[Pattern]]
+    ) -> None:
         self.spellings = by_fusion(spellings)
-        self.declared = by_fusion(declared)
+        self._declare = declare
+
+    @functools.cached_property
+    def declared(self) -> Mapping[str, list[Pattern]]:
+        """By fusion."""
+        return by_fusion(self._declare())
 
     def search(
         self, canonical: CanonicalGraph, fusions: Sequence[Fusion], covered: set[fx.Node]

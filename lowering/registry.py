@@ -33,7 +33,7 @@ class Registry:
     @functools.cached_property
     def near_misses(self) -> NearMisses:
         usable = [p for p in self.patterns if p.spelling.declined is None]
-        return NearMisses(usable, declared_near_misses(self.fusions))
+        return NearMisses(usable, functools.partial(declared_near_misses, self.fusions))
 
 
 def declared_near_misses(fusions: Iterable[Fusion]) -> list[Pattern]:

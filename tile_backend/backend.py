@@ -41,7 +41,7 @@ def tilegym(
         return inductor.Inductor(mode, theirs, name).compile(module, inputs)
     passes: dict[str, Any] = {}
     found = rewritten(module, ours)
-    if found is not None and found.rewrites:
+    if found is not None and found.ops:
         identity = pipeline.identity(ours)
         passes["pre_grad_custom_pass"] = inductor.Identity(identity)
         passes["joint_custom_post_pass"] = recompute.RecomputeCheapOps(identity)
@@ -65,7 +65,7 @@ def rewritten(module: fx.GraphModule, options: Options) -> Analysis | None:
         log.save(analysis.bodies(module))
         found = pipeline.analyse(module, options, where.prefix, compiles=True)
         facts = pipeline.facts(module, found, inductor.break_reason(module))
-        if found.rewrites:
+        if found.ops:
             inductor_ir.install(registry.known_fusions())
         found.apply()
     except Exception as error:

@@ -21,7 +21,7 @@ from tile_backend.lowering.node import shape
 def running_sum(fake: Any, input: Any, dim: Any, *, dtype: Any = None) -> Any:
     """Of what is the same at every index along the dimension; another sum stays a read."""
     place = dim % len(input.shape)
-    if fake.dtype.is_floating_point or input.dtype.is_floating_point:
+    if fake.dtype not in elements.WIDE or input.dtype.is_floating_point:
         return None
 
     def at(indices: Indices) -> Any:
@@ -30,7 +30,7 @@ def running_sum(fake: Any, input: Any, dim: Any, *, dtype: Any = None) -> Any:
         element = elements.as_number(element)
         if anywhere in element.free_symbols:
             raise NotExplained
-        return element * (indices[place] + 1)
+        return elements.exact(element * (indices[place] + 1), fake.dtype)
 
     return Elements(shape(fake), fake.dtype, at)
 

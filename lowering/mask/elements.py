@@ -23,6 +23,8 @@ Formula = Callable[[Indices], Any]
 MOST_CASES = 16
 WIDE = (torch.int64, torch.int32)
 """Dtypes in which indices and their sums do not wrap around: no dimension has 2**31 elements."""
+LARGEST = {torch.int64: 2**24, torch.int32: 1}
+"""Of the factors of an index, for which that holds as well."""
 
 
 class NotExplained(Exception):
@@ -118,6 +120,22 @@ def converted(value: Any, source: torch.dtype, target: torch.dtype) -> Any:
         return as_number(value)
     if target not in WIDE or (target.itemsize < source.itemsize and has_reads(value)):
         raise NotExplained
+    return value
+
+
+def exact(value: Any, dtype: torch.dtype) -> Any:
+    """An integer that cannot have wrapped around in that dtype. Raises NotExplained.
+
+    What is read from an int64 tensor is taken to be far from the ends of int64.
+    """
+    most = LARGEST[dtype]
+    if dtype is not torch.int64 and has_reads(value):
+        raise NotExplained
+    for term in sympy.Add.make_args(sympy.expand(value)):
+        factor, rest = term.as_coeff_Mul()
+        limit = 2**24 if rest == 1 else most
+        if abs(factor) > limit or len(sympy.Mul.make_args(rest)) > 1 or rest.is_Pow:
+            raise NotExplained
     return value
 
 

@@ -80,8 +80,12 @@ def meaning_of(
     try:
         condition = visible(reader.elements(node).at(given), fake.dtype)
         return Meaning(factors(~condition if hides else condition, rows, columns))
-    except (GaveUpError, NotExplained, RecursionError) as error:
+    except GaveUpError as error:
+        return Meaning(problem=str(error))
+    except NotExplained as error:
         return Meaning(problem=str(error) or "its numbers are not known")
+    except (RecursionError, TypeError, ValueError, NotImplementedError) as error:  # sympy's
+        return Meaning(problem=f"its formula is too much for sympy ({type(error).__name__})")
 
 
 LOW_ENOUGH = (torch.float64, torch.float32, torch.bfloat16)
