@@ -36,6 +36,13 @@ class Read:
     tensors: Mapping[str, torch.Tensor]
 
 
+def indices(x: torch.Tensor, offset: int = 0) -> tuple[torch.Tensor, ...]:
+    """batch, query and key indices, as Transformers makes them."""
+    batch = torch.arange(x.shape[0])[:, None, None, None]
+    query = (torch.arange(x.shape[1]) + offset)[None, None, :, None]
+    return batch, query, torch.arange(x.shape[1])[None, None, None, :]
+
+
 def read(program: Program, hides: bool = False, **inputs: torch.Tensor) -> Read:
     """The program takes the inputs and returns a mask of rank 2 to 4, the last two q and k."""
     captured = capture(program, inputs)

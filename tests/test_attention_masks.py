@@ -151,6 +151,20 @@ def test_results_and_gradients_are_those_of_eager(
     assert report.counts == {"attention": 1}
 
 
+@pytest.mark.parametrize("dtype", (torch.bool, torch.int64, F32), ids=str)
+def test_ones_that_are_added_hide_nothing_and_stay(dtype: torch.dtype) -> None:
+    """A triangle of ones raises scores; it is no mask."""
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        scores = q @ expanded(k, 2).transpose(2, 3) * 0.25 + causal(q).to(dtype)
+        return F.softmax(scores, dim=-1) @ expanded(v, 2)
+
+    assert_like_eager(attend, *inputs().values(), options={})
+    report = tile_backend.last_report()
+    assert report is not None
+    assert not any(site.decision.respelled for site in report.fused if site.decision)
+
+
 def test_never_means_never() -> None:
     site, code = attention_of(sdpa(causal), Options(kernels="never"))
     assert not site.decision.respelled

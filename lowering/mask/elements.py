@@ -71,7 +71,14 @@ def literal(value: Any, dtype: torch.dtype) -> Any:
         return Cases(((rounded(float(value), dtype), sympy.true),))
     if isinstance(value, float) or dtype.is_complex:
         raise NotExplained
+    if isinstance(value, int) and not 0 <= value <= 127 and not wide_enough(value, dtype):
+        raise NotExplained
     return sympy.sympify(int(value) if isinstance(value, bool) else value)
+
+
+def wide_enough(value: int, dtype: torch.dtype) -> bool:
+    """Whether a dtype surely holds an integer beyond those that all of them hold."""
+    return dtype in WIDE and abs(value) < 2**31
 
 
 def is_condition(value: Any) -> bool:

@@ -73,6 +73,8 @@ def meaning_of(
     fake = value(node)
     if not isinstance(fake, torch.Tensor) or not 1 <= fake.dim() <= len(INDICES):
         return Meaning(problem="it is no mask")
+    if not (fake.dtype is torch.bool or fake.dtype.is_floating_point):
+        return Meaning(problem=f"{fake.dtype} says neither what to hide nor what to add")
     reader.steps = 0
     indices = INDICES[len(INDICES) - fake.dim() :]
     sizes = reader.elements(node).shape
