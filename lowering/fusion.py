@@ -8,7 +8,7 @@ written. Only *semantic* variants are spellings (where a cast sits, `1 + w`); al
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,11 +17,13 @@ from tile_backend.lowering.reason import Reason, ReasonKind
 
 __all__ = [
     "Fusion",
+    "Gradient",
     "Limit",
     "MaskRule",
     "Op",
     "Reason",
     "ReasonKind",
+    "Run",
     "Scalar",
     "Shape",
     "Spelling",
@@ -56,6 +58,27 @@ class Scalar:
     type: type = float
 
 
+Run = Callable[..., Any]
+"""run(name, **arguments): the result of another op of the fusion, or the tuple of its results."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradient:
+    """A backward made of other ops of the fusion. An op without one recomputes its reference.
+
+    saving:   the op that runs forward in its place: the same parameters; the same results, and
+              after them what the backward needs beside the arguments.
+    applies:  (arguments, names of those that need a gradient) -> whether this backward has them;
+              where it has not, the reference is recomputed.
+    backward: (run, arguments, results of `saving`, gradients of the op's results, names that need a
+              gradient) -> gradients by name.
+    """
+
+    saving: str
+    applies: Callable[[Mapping[str, Any], Sequence[str]], bool]
+    backward: Callable[..., Mapping[str, torch.Tensor | None]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Op:
     """One custom op, `torch.ops.tilegym.<name>`.
@@ -64,12 +87,18 @@ class Op:
     reference: plain PyTorch with the same parameters: the specification, the oracle, the CPU path.
     outputs:   same parameters; allocates the result(s), uninitialised, with the layout the op
                promises.
+    gradient:  its backward, where that is better than differentiating the reference.
+    steps:     (run, arguments, multiprocessors of the GPU) -> the result by several ops of the
+               fusion, or None for arguments that one launch serves better. Only where no gradient
+               is needed.
     """
 
     name: str
     schema: str
     reference: Callable[..., Any]
     outputs: Callable[..., Any]
+    gradient: Gradient | None = None
+    steps: Callable[[Run, Mapping[str, Any], int], Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,9 +1,6 @@
 """Softmax attention (Vaswani et al., arXiv:1706.03762) with grouped key and value heads.
 
-The mask is one of: none, causal (torch's top-left alignment), or a tensor. A boolean tensor says
-where to attend, a float tensor is added to the scores. Without `fill` the softmax is SDPA's: hidden
-scores are -inf, and a row that attends nowhere gives 0. With it the softmax is torch.softmax, which
-gives NaN for a row of -inf; a boolean mask puts `fill` where it hides (masked_fill, where).
+What the ops mean is said in _attention_ops, how a model may write attention in _attention_forms.
 """
 
 from __future__ import annotations
@@ -19,7 +16,6 @@ import torch.nn.functional as F
 from tile_backend.lowering.fusion import (
     Fusion,
     MaskRule,
-    Op,
     Reason,
     ReasonKind,
     Scalar,
@@ -28,45 +24,7 @@ from tile_backend.lowering.fusion import (
     Tensor,
 )
 from tile_backend.patterns import _attention_forms as forms
-
-
-def attention(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    mask: torch.Tensor | None,
-    scale: float,
-    is_causal: bool = False,
-    fill: float | None = None,
-) -> torch.Tensor:
-    """softmax(q @ k^T * scale, masked) @ v.
-
-    q [B, H, S, D], k [B, Hkv, L, D], v [B, Hkv, L, E], H a multiple of Hkv, mask broadcasts to
-    [B, H, S, L]. Result [B, H, S, E] in q's dtype.
-    """
-    if mask is not None and mask.dim() < 2:  # one row for every query; SDPA takes no such mask
-        mask = mask.reshape(1, -1)
-    grouped = bool(q.shape[1] != k.shape[1])
-    if fill is None or (mask is not None and mask.dtype != torch.bool):
-        result = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=is_causal, scale=scale, enable_gqa=grouped
-        )
-        if fill is None or mask is None:
-            return result
-        return result.masked_fill((mask == -math.inf).all(-1, keepdim=True), math.nan)
-    if grouped:
-        k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
-        v = v.repeat_interleave(q.shape[1] // v.shape[1], 1)
-    scores = (q.float() @ k.float().transpose(-1, -2)) * scale
-    assert mask is not None, "fill needs a mask"
-    weights = F.softmax(scores.masked_fill(~mask, fill), dim=-1)
-    return (weights @ v.float()).to(q.dtype)
-
-
-def outputs(q: torch.Tensor, v: torch.Tensor, **_: Any) -> torch.Tensor:
-    """Laid out as [B, S, H, E], which the output projection reads without a copy."""
-    batch, heads, length, _width = q.shape
-    return q.new_empty((batch, length, heads, v.shape[-1])).transpose(1, 2)
+from tile_backend.patterns._attention_ops import OPS
 
 
 def unsupported(what: str, fix: str = "") -> Reason:
@@ -168,7 +126,7 @@ def lowest_score(arguments: Mapping[str, Any]) -> float | None:
     return torch.finfo(dtype).min if dtype is not torch.float16 else None
 
 
-def plain(q: Any, k: Any, v: Any, mask: None, scale: float, is_causal: bool, fill: None) -> Any:
+def plain(q: Any, k: Any, v: Any, scale: float, is_causal: bool, **_: Any) -> Any:
     """For arguments that `without_mask` has changed."""
     return F.scaled_dot_product_attention(
         q, k, v, is_causal=is_causal, scale=scale, enable_gqa=True
@@ -191,15 +149,7 @@ def describe(arguments: Mapping[str, Any]) -> dict[str, object]:
 FUSION = Fusion(
     name="attention",
     summary="softmax attention: SDPA or written out, causal or with a mask tensor, GQA unexpanded",
-    ops=(
-        Op(
-            "attention",
-            "(Tensor q, Tensor k, Tensor v, Tensor? mask, float scale, bool is_causal=False,"
-            " float? fill=None) -> Tensor",
-            attention,
-            outputs,
-        ),
-    ),
+    ops=OPS,
     holes={
         "q": Tensor("B H S D"),
         "k": Tensor("B K L D"),

@@ -56,7 +56,8 @@ def heads(
     if op == "attention":
         k, v = random(*keys), random(*keys)
         q = random(count, length)
-        return {"q": q, "k": k, "v": v, "mask": None, "scale": width**-0.5, **given}
+        absent = dict.fromkeys(("mask", "padding", "segments", "offset", "sinks"))
+        return {"q": q, "k": k, "v": v, **absent, "scale": width**-0.5, **given}
     half = torch.outer(torch.arange(length), 0.3 ** torch.arange(width // 2)).repeat(1, 2)
     tables = {"cos": half.cos()[None, None].to(dtype), "sin": half.sin()[None, None].to(dtype)}
     if op == "rotary":

@@ -99,14 +99,15 @@ def _rotary() -> list[Case]:
 
 def _attention() -> list[Case]:
     q, kv = (2, 4, 5, 6), {"k": (2, 2, 7, 6), "v": (2, 2, 7, 9)}
-    grouped = {"q": q, **kv, "scale": 0.4}
+    absent = dict.fromkeys(("mask", "padding", "segments", "offset", "sinks"))
+    grouped = {"q": q, **kv, **absent, "scale": 0.4}
     return [
-        Case("attention", {**grouped, "mask": None}),
-        Case("attention", {**grouped, "mask": None, "is_causal": True}),
+        Case("attention", grouped),
+        Case("attention", {**grouped, "is_causal": True}),
         Case("attention", {**grouped, "mask": (2, 1, 5, 7)}),
         Case("attention", {**grouped, "mask": Mask((5, 7))}),
         Case("attention", {**grouped, "mask": Mask((2, 1, 5, 7)), "fill": -1e4}),
-        Case("attention", {"q": q, "k": q, "v": q, "mask": None, "scale": 0.4, "is_causal": True}),
+        Case("attention", {**grouped, "k": q, "v": q, "is_causal": True}),
     ]
 
 
