@@ -91,7 +91,8 @@ def head_cases() -> list[Case]:
     for batch, length in ((4, 2048), (1, 8192)):
         q, k = (batch, 32, length, 128), (batch, 8, length, 128)
         flop = 4 * batch * 32 * length * length * 128 // 2
-        numbers = {"mask": None, "scale": 128**-0.5, "is_causal": True}
+        absent = dict.fromkeys(("mask", "padding", "segments", "offset", "sinks"))
+        numbers = {**absent, "scale": 128**-0.5, "is_causal": True}
         title = f"causal attention {batch}x{length}"
         tensors = {"q": q, "k": k, "v": k}
         cases.append(Case(title, "attention", tensors, numbers, ("q", "k", "v"), flop))

@@ -113,11 +113,16 @@ def names(candidate: Candidate) -> dict[str, str]:
             if len(matches) > 1 and rule is not None and name == rule.separate:
                 name = (rule.first, rule.second)[position]
             found[name] = input_names.name(base.node) if base.node is not None else "?"
-    return found
+    sources = candidate.call.sources if candidate.call is not None else {}
+    return found | {name: input_names.name(source.node) for name, source in sources.items()}
 
 
 def bindings(candidate: Candidate) -> dict[str, object]:
-    """What the site bound: numbers and attributes, and for attention what its mask is."""
+    """What the site bound: numbers and attributes, and for attention what its mask is.
+
+    A fusion that describes itself has many arguments: those that are absent or at their default are
+    left out.
+    """
     call = candidate.call
     if call is None:
         return {}
@@ -125,16 +130,25 @@ def bindings(candidate: Candidate) -> dict[str, object]:
         name: plain(a) for name, a in call.arguments.items() if not isinstance(a, torch.Tensor)
     }
     describe = candidate.match.fusion.describe
-    found |= describe(call.arguments) if describe else {}
+    if describe is None:
+        return found
+    usual = declared(call.op).filled({})
+    found = {name: a for name, a in found.items() if a != usual[name]}
+    found |= describe(call.arguments)
     return {**found, "mask": call.mask} if call.mask else found
 
 
 def written_call(call: OpCall, candidate: Candidate) -> str:
-    """`tilegym.rms_norm(x=hidden, weight=w, eps=1e-06, offset=0.0, rounding='once')`"""
+    """`tilegym.rms_norm(x=hidden, weight=w, eps=1e-06, offset=0.0, rounding='once')`
+
+    Without what is absent.
+    """
     assert candidate.call is not None
     words = []
     for name in declared(candidate.call.op).names:
         argument = candidate.call.arguments[name]
+        if argument is None:
+            continue
         shown = (
             call.operands.get(name, name) if isinstance(argument, torch.Tensor) else repr(argument)
         )

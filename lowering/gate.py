@@ -46,7 +46,7 @@ def decide(fusion: Fusion, call: Call, kernels: str) -> Verdict:
     if kernels == "never":
         return Verdict(Decision("reference", 'tilegym.kernels is "never"'), put_in=False)
     if kernels == "auto" and device.type != "cuda":
-        return Verdict(left_to_inductor(fusion, call, device), put_in=False)
+        return Verdict(left_to_inductor(call, device), put_in=False)
     choice, evidence = fusion.estimate
     if kernels == "auto" and choice == "reference":
         return Verdict(Decision("reference", evidence), put_in=False)
@@ -100,11 +100,11 @@ def example(value: Any) -> Any:
     return torch.empty_strided(sizes, strides, dtype=value.dtype, device="meta")
 
 
-def left_to_inductor(fusion: Fusion, call: Call, device: torch.device) -> Decision:
+def left_to_inductor(call: Call, device: torch.device) -> Decision:
     """The original ops; where a mask has been understood, the same without it."""
-    if call.proven and fusion.mask is not None:
+    if call.respelled is not None:
         said = "hides nothing" if call.mask == "none" else f"is {call.mask}"
-        return Decision("reference", f"the mask {said}: {fusion.mask.gain}", respelled=True)
+        return Decision("reference", f"the mask {said}: {call.respelled.gain}", respelled=True)
     return Decision("reference", f"on {device.type} the original ops are left to Inductor")
 
 

@@ -20,7 +20,8 @@ from tile_backend.lowering import input_names, shapes
 from tile_backend.lowering.canonical import CanonicalGraph, is_dense
 from tile_backend.lowering.effects import is_opaque_call, storages, written
 from tile_backend.lowering.extent import Extent
-from tile_backend.lowering.fusion import Op, Scalar
+from tile_backend.lowering.fusion import Op, Respelling, Scalar
+from tile_backend.lowering.mask.source import Source
 from tile_backend.lowering.match import Match, number
 from tile_backend.lowering.node import shape, strides, target_name, value
 from tile_backend.lowering.realise import results
@@ -39,7 +40,8 @@ class Call:
     results:   the same as the graph has them: views of the outputs.
     read:      whether each is read by anything; () where that is not known.
     mask:      what its mask means, in words; "" where it has none or nothing could be told.
-    proven:    the meaning stands for the mask: `arguments` has the tensor no more.
+    sources:   arguments that are no operands of the match, but tensors that its mask reads.
+    respelled: what takes the place of the original ops where no kernel runs, if that is better.
     """
 
     op: Op
@@ -48,7 +50,8 @@ class Call:
     results: tuple[torch.Tensor, ...]
     read: tuple[bool, ...] = ()
     mask: str = ""
-    proven: bool = False
+    sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
+    respelled: Respelling | None = None
 
 
 def structure(match: Match, extent: Extent, canonical: CanonicalGraph) -> Check:

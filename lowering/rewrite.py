@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from tile_backend.lowering.legality import fake_mode_of, same_layout
+from tile_backend.lowering.legality import Call, fake_mode_of, same_layout
+from tile_backend.lowering.mask.source import Source
 from tile_backend.lowering.match import Match
 from tile_backend.lowering.node import hint, value
 from tile_backend.lowering.plan import Candidate
@@ -65,7 +66,7 @@ def splice(
         return fx.Proxy(replaced.get(node, node), tracer)
 
     with graph.inserting_before(candidate.place):
-        bound = bound_operands(candidate, leaf)
+        bound = {**bound_operands(candidate, leaf), **read_by_mask(call, tracer, leaf)}
         args = [
             None if call.arguments[name] is None else bound.get(name, call.arguments[name])
             for name in declared(call.op).names
@@ -88,10 +89,10 @@ def splice(
 
 def inserted(candidate: Candidate, args: list[Any], tracer: TracksNodes, overload: str) -> Any:
     """The call of the op, or the plain PyTorch that stands for it."""
-    call, rule = candidate.call, candidate.match.fusion.mask
+    call = candidate.call
     assert call is not None
-    if candidate.plain and rule is not None:
-        return rule.plain(**dict(zip(declared(call.op).names, args, strict=True)))
+    if candidate.plain and call.respelled is not None:
+        return call.respelled.function(**dict(zip(declared(call.op).names, args, strict=True)))
     target = getattr(getattr(torch.ops.tilegym, call.op.name), overload)
     return tracer.create_proxy("call_function", target, tuple(args), {})
 
@@ -105,6 +106,21 @@ def bound_operands(candidate: Candidate, leaf: Any) -> Mapping[str, Any]:
         found[rule.first] = found.pop(rule.separate)
         found[rule.second] = operands(second, leaf)[rule.separate]
     return found
+
+
+def read_by_mask(call: Call, tracer: TracksNodes, leaf: Any) -> Mapping[str, Any]:
+    """The arguments that are tensors which the mask reads; a copy of one that is written to later.
+
+    The copy is made where the mask reads the tensor.
+    """
+
+    def taken(source: Source) -> Any:
+        if source.before is None:
+            return source.made(leaf)
+        with tracer.graph.inserting_before(source.before):
+            return source.made(lambda node: leaf(node).clone())
+
+    return {name: taken(source) for name, source in call.sources.items()}
 
 
 def result_like(proxy: Any, old: torch.Tensor, new: torch.Tensor) -> Any:

@@ -87,6 +87,41 @@ def eager_selected(where: str) -> Callable[..., Any]:
     return attention
 
 
+def capped(scores: Any, softcap: Any) -> Any:
+    """Gemma 2: the scores are bounded before the mask."""
+    return torch.tanh(scores / softcap) * softcap
+
+
+def soft_capped(where: str) -> Callable[..., Any]:
+    def attention(q: Any, k: Any, v: Any, mask: Any, scale: Any, softcap: Any) -> Any:
+        scores = added(capped(scores_of(q, k, scale, where), softcap), mask)
+        return F.softmax(scores, dim=-1).to(v.dtype) @ v
+
+    return attention
+
+
+def soft_capped_filled(where: str) -> Callable[..., Any]:
+    def attention(q: Any, k: Any, v: Any, masked: Any, scale: Any, fill: Any, softcap: Any) -> Any:
+        scores = filled(capped(scores_of(q, k, scale, where), softcap), masked, fill)
+        return F.softmax(scores, dim=-1).to(v.dtype) @ v
+
+    return attention
+
+
+def with_sinks(where: str, shifted: bool) -> Callable[..., Any]:
+    """gpt-oss: one more column, of no value. shifted: by the maximum, before the softmax is."""
+
+    def attention(q: Any, k: Any, v: Any, mask: Any, sinks: Any, scale: Any) -> Any:
+        scores = added(scores_of(q, k, scale, where), mask)
+        column = sinks.reshape(1, -1, 1, 1).expand(q.shape[0], -1, q.shape[-2], -1)
+        logits = torch.cat((scores, column), -1)
+        if shifted:
+            logits = logits - logits.max(dim=-1, keepdim=True).values
+        return F.softmax(logits, dim=-1)[..., :-1].to(v.dtype) @ v
+
+    return attention
+
+
 def inverted(masked: Any, **arguments: Any) -> dict[str, Any]:
     return {**arguments, "mask": torch.logical_not(masked)}
 
@@ -140,19 +175,6 @@ def expanded(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # --- recognised, not yet supported ----------------------------------------------------------------
-
-
-def soft_capped(q: Any, k: Any, v: Any, mask: Any, scale: Any, cap: Any) -> Any:
-    scores = torch.tanh(scores_of(q, k, scale, "scores") / cap) * cap
-    return F.softmax(added(scores, mask), dim=-1).to(v.dtype) @ v
-
-
-def with_sinks(q: Any, k: Any, v: Any, mask: Any, sinks: Any, scale: Any) -> Any:
-    scores = added(scores_of(q, k, scale, "scores"), mask)
-    column = sinks.reshape(1, -1, 1, 1).expand(q.shape[0], -1, q.shape[-2], -1)
-    logits = torch.cat((scores, column), -1)
-    logits = logits - logits.max(dim=-1, keepdim=True).values
-    return F.softmax(logits, dim=-1)[..., :-1].to(v.dtype) @ v
 
 
 def with_dropout(q: Any, k: Any, v: Any, mask: Any, scale: Any, dropout: Any) -> Any:

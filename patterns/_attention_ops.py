@@ -49,13 +49,13 @@ def attention(
     """
     if mask is not None and mask.dim() < 2:  # one row for every query; SDPA takes no such mask
         mask = mask.reshape(1, -1)
-    places = {
+    places: dict[str, Any] = {
         **{"padding": padding, "segments": segments, "offset": offset, "is_causal": is_causal},
         **{"start": start, "window": window, "chunk": chunk},
     }
     hides = fill is not None and (mask is None or mask.dtype == torch.bool)
     if softcap is not None or sinks is not None or hides:
-        given = {"mask": mask, "scale": scale, "softcap": softcap, "fill": fill, **places}
+        given: dict[str, Any] = {"mask": mask, "scale": scale, "softcap": softcap, "fill": fill, **places}
         return math_of.written_out(q, k, v, sinks, **given)
     simple = is_causal and places == {**dict.fromkeys(places), "is_causal": True, "start": 0}
     visible = None if simple and mask is None else math_of.seen(q, k, **places)
@@ -105,7 +105,8 @@ def attention_grad_q(dout: torch.Tensor, q: torch.Tensor, **others: Any) -> torc
     """The gradient of q. dout: that of the result. delta: sum(dout * result, -1), float32."""
     _, slopes = math_of.weights_and_slopes(dout, q, **others)
     keys = math_of.per_query_head(q, others["k"]).float()
-    return ((slopes @ keys) * others["scale"]).to(q.dtype)
+    scale: float = others["scale"]
+    return ((slopes @ keys) * scale).to(q.dtype)
 
 
 def like_projection(x: torch.Tensor) -> torch.Tensor:

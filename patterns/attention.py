@@ -10,12 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-
 from tile_backend.lowering.fusion import (
     Fusion,
-    MaskRule,
     Reason,
     ReasonKind,
     Scalar,
@@ -24,6 +20,7 @@ from tile_backend.lowering.fusion import (
     Tensor,
 )
 from tile_backend.patterns import _attention_forms as forms
+from tile_backend.patterns._attention_mask import RULE
 from tile_backend.patterns._attention_ops import OPS
 
 
@@ -69,11 +66,35 @@ def supported() -> list[Spelling]:
     return found
 
 
+def bounded_or_with_sinks() -> list[Spelling]:
+    found = []
+    for where in ("scores", "q"):
+        found += [
+            Spelling(
+                forms.soft_capped(where),
+                attributes={"fill": softmax_of_added},
+                name=f"soft_capped_scaled_{where}",
+            ),
+            Spelling(
+                forms.soft_capped_filled(where),
+                transform=forms.inverted,
+                name=f"soft_capped_scaled_{where}_masked_fill",
+            ),
+        ]
+        found += [
+            Spelling(
+                forms.with_sinks(where, shifted),
+                attributes={"fill": softmax_of_added},
+                name=f"sinks_scaled_{where}" + "_shifted" * shifted,
+            )
+            for shifted in (True, False)
+        ]
+    return found
+
+
 def declined() -> list[Spelling]:
     dropout = unsupported("dropout", "set attention_dropout to 0 or call model.eval()")
     return [
-        Spelling(forms.soft_capped, declined=unsupported("a tanh soft cap on the scores")),
-        Spelling(forms.with_sinks, declined=unsupported("attention sinks")),
         Spelling(forms.with_dropout, declined=dropout),
         Spelling(forms.sdpa_dropout, declined=dropout),
         Spelling(forms.sdpa_causal_dropout, declined=dropout),
@@ -101,38 +122,6 @@ def flattened(spelling: Spelling) -> Spelling:
     )
 
 
-def sizes(arguments: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Numbers of queries and of keys."""
-    return arguments["q"].shape[2], arguments["k"].shape[2]
-
-
-def without_mask(arguments: Mapping[str, Any], meaning: Any) -> Mapping[str, Any]:
-    """No tensor where every query sees every key, or those up to its own.
-
-    Each query then sees a key, so it does not matter what a softmax does to one that sees none.
-    """
-    fill = arguments["fill"]
-    lowest = (
-        fill is None or fill <= torch.finfo(torch.float32).min or fill == lowest_score(arguments)
-    )
-    if arguments["is_causal"] or not lowest or not (meaning.is_all or meaning.is_causal):
-        return arguments
-    return {**arguments, "mask": None, "is_causal": meaning.is_causal, "fill": None}
-
-
-def lowest_score(arguments: Mapping[str, Any]) -> float | None:
-    """What hides a score of the operands' dtype; float16 has no number that is low enough."""
-    dtype = arguments["q"].dtype
-    return torch.finfo(dtype).min if dtype is not torch.float16 else None
-
-
-def plain(q: Any, k: Any, v: Any, scale: float, is_causal: bool, **_: Any) -> Any:
-    """For arguments that `without_mask` has changed."""
-    return F.scaled_dot_product_attention(
-        q, k, v, is_causal=is_causal, scale=scale, enable_gqa=True
-    )
-
-
 def describe(arguments: Mapping[str, Any]) -> dict[str, object]:
     """mask: none, causal or tensor; kv_groups: query heads per key head."""
     q, k = arguments["q"], arguments["k"]
@@ -140,15 +129,16 @@ def describe(arguments: Mapping[str, Any]) -> dict[str, object]:
     return {
         "mask": "causal" if arguments["is_causal"] else mask,
         "kv_groups": int(q.shape[1]) // int(k.shape[1]),
-        "softcap": None,
-        "sinks": False,
+        "scale": arguments["scale"],
+        "softcap": arguments["softcap"],
+        "sinks": arguments["sinks"] is not None,
         "dropout": 0.0,
     }
 
 
 FUSION = Fusion(
     name="attention",
-    summary="softmax attention: SDPA or written out, causal or with a mask tensor, GQA unexpanded",
+    summary="softmax attention: SDPA or written out, any mask, soft cap, sinks, GQA unexpanded",
     ops=OPS,
     holes={
         "q": Tensor("B H S D"),
@@ -165,33 +155,20 @@ FUSION = Fusion(
         "visible": Tensor("B 1 S L", dtype="bool"),
         "sinks": Tensor("H"),
         "scale": Scalar(),
-        "cap": Scalar(),
+        "softcap": Scalar(),
         "fill": Scalar(),
         "dropout": Scalar(),
     },
     spellings=tuple(
         variant
-        for spelling in itertools.chain(supported(), declined())
+        for spelling in itertools.chain(supported(), bounded_or_with_sinks(), declined())
         for variant in (spelling, repeated(spelling))
     )
     + tuple(flattened(spelling) for spelling in supported() if not spelling.grouped),
     near_misses=(forms.softmax_over_queries, forms.no_softmax),
     anchors=("sdpa", "matmul/softmax", "matmul/cast/softmax"),
     priority=30,
-    mask=MaskRule(
-        holes={
-            "mask": False,
-            "masked": True,
-            "visible": False,
-            "mask3": False,
-            "masked3": True,
-            "visible3": False,
-        },
-        sizes=sizes,
-        apply=without_mask,
-        plain=plain,
-        gain="SDPA skips what it hides and takes K and V unexpanded",
-    ),
+    mask=RULE,
     describe=describe,
     estimate=("kernel", "estimated: K and V are read unexpanded and no score matrix is written"),
     bench=(

@@ -127,7 +127,7 @@ def test_one_more_key_and_the_mask_stays(form: Any) -> None:
 def test_what_hides_only_a_little_stays(function: Any, dtype: torch.dtype) -> None:
     site, _ = attention_of(function, Options(), dtype)
     assert not site.decision.respelled
-    assert not site.bindings["is_causal"]
+    assert "is_causal" not in site.bindings
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
@@ -193,3 +193,24 @@ def test_a_report_says_what_was_respelled() -> None:
     assert "respelled for Inductor x1: the mask is causal: SDPA skips what it hides" in text
     assert report.sites[0].decision is not None
     assert report.sites[0].decision.respelled
+
+
+@pytest.mark.parametrize(("length", "window", "chunk"), [(300, 100, None), (400, None, 150)])
+@pytest.mark.parametrize("dtype", (F32, BF16), ids=str)
+def test_windows_and_chunks_are_cut_into_blocks(
+    length: int, window: int | None, chunk: int | None, dtype: torch.dtype
+) -> None:
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        query, key = torch.arange(length)[:, None], torch.arange(length)
+        near = query - key < window if window else query // chunk == key // chunk
+        mask = (key <= query) & near
+        return F.scaled_dot_product_attention(q, expanded(k, 2), expanded(v, 2), mask, scale=0.25)
+
+    q, kv = torch.randn(2, 4, length, 16), torch.randn(2, 2, length, 16)
+    tensors = [tensor.to(dtype).requires_grad_() for tensor in (q, kv, kv.clone())]
+    report = assert_like_eager(attend, *tensors, options={})
+    (site,) = report.fused
+    name = f"window({window})" if window else f"chunk({chunk})"
+    assert site.bindings["mask"] == f"causal+{name}"
+    assert site.decision is not None
+    assert "each block of queries reads only the keys that it sees" in site.decision.evidence

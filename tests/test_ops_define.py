@@ -134,7 +134,7 @@ MISFITS = {
         "q": (2, 3, 5, 6),
         "k": (2, 3, 7, 6),
         "v": (2, 3, 8, 6),
-        "mask": None,
+        **dict.fromkeys(("mask", "padding", "segments", "offset", "sinks")),
         "scale": 1.0,
     },
 }
@@ -173,10 +173,11 @@ def test_a_reference_that_breaks_the_promise_is_named() -> None:
 def test_autocast_outside_does_not_change_an_op() -> None:
     q = torch.randn(1, 2, 3, 4, requires_grad=True)
     mask = torch.ones(3, 3, dtype=torch.bool)
-    plain = torch.ops.tilegym.attention(q, q, q, mask, 0.5, False, -1e4)
+    absent = dict.fromkeys(("padding", "segments", "offset", "sinks"))
+    plain = torch.ops.tilegym.attention(q, q, q, mask, **absent, scale=0.5, fill=-1e4)
     (gradient,) = torch.autograd.grad(plain.sum(), q)
     with torch.autocast("cpu", torch.bfloat16):
-        cast = torch.ops.tilegym.attention(q, q, q, mask, 0.5, False, -1e4)
+        cast = torch.ops.tilegym.attention(q, q, q, mask, **absent, scale=0.5, fill=-1e4)
         (cast_gradient,) = torch.autograd.grad(cast.sum(), q)
     assert torch.equal(plain, cast)
     assert torch.equal(gradient, cast_gradient)

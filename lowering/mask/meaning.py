@@ -36,10 +36,13 @@ class Meaning:
     """A query sees a key where all factors hold; () where it sees every key.
 
     problem: why nothing could be told; then there are no factors.
+    hides_with: what it adds to the score of a key that it hides, NaN for several numbers; None for a
+                boolean mask.
     """
 
     factors: tuple[Factor, ...] = ()
     problem: str = ""
+    hides_with: float | None = None
 
     @property
     def explained(self) -> bool:
@@ -80,14 +83,24 @@ def meaning_of(
     sizes = reader.elements(node).shape
     given = tuple(sympy.Integer(0) if n == 1 else i for i, n in zip(indices, sizes, strict=True))
     try:
-        condition = visible(reader.elements(node).at(given), fake.dtype)
-        return Meaning(factors(~condition if hides else condition, rows, columns))
+        element = reader.elements(node).at(given)
+        condition = visible(element, fake.dtype)
+        found = factors(~condition if hides else condition, rows, columns)
+        return Meaning(found, hides_with=hiding_number(element))
     except GaveUpError as error:
         return Meaning(problem=str(error))
     except NotExplained as error:
         return Meaning(problem=str(error) or "its numbers are not known")
     except (RecursionError, TypeError, ValueError, NotImplementedError) as error:  # sympy's
         return Meaning(problem=f"its formula is too much for sympy ({type(error).__name__})")
+
+
+def hiding_number(element: object) -> float | None:
+    """What is added to a hidden score; NaN where that is not one number."""
+    if not isinstance(element, Cases):
+        return None
+    hiding = {number for number, _ in element.choices} - {0.0}
+    return hiding.pop() if len(hiding) == 1 else math.nan if hiding else 0.0
 
 
 LOW_ENOUGH = (torch.float64, torch.float32, torch.bfloat16)

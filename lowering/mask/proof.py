@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 from tile_backend.lowering.canonical import CanonicalGraph
-from tile_backend.lowering.legality import Call
+from tile_backend.lowering.legality import Call, fake_mode_of
+from tile_backend.lowering.mask import source
+from tile_backend.lowering.mask.facts import facts_of
 from tile_backend.lowering.mask.meaning import Meaning, meaning_of
 from tile_backend.lowering.match import Match
+from tile_backend.lowering.node import value
 
 
 def applied(call: Call, match: Match, canonical: CanonicalGraph) -> Call:
@@ -15,10 +18,18 @@ def applied(call: Call, match: Match, canonical: CanonicalGraph) -> Call:
     rule, found = match.fusion.mask, meaning(call, match, canonical)
     if rule is None or found is None:
         return call
-    arguments = rule.apply(call.arguments, found)
-    proven = arguments is not call.arguments
     words = str(found) if found.explained else ""
-    return dataclasses.replace(call, arguments=arguments, mask=words, proven=proven)
+    facts = facts_of(found, canonical, *rule.sizes(call.arguments))
+    arguments = rule.apply(call.arguments, facts)
+    if arguments is call.arguments:
+        return dataclasses.replace(call, mask=words)
+    arguments, sources = source.split(arguments)
+    with fake_mode_of([value(match.roots[0].node)]):
+        arguments |= {name: given.made(value) for name, given in sources.items()}
+    ordered = {name: arguments[name] for name in call.arguments}
+    return dataclasses.replace(
+        call, arguments=ordered, mask=words, sources=sources, respelled=rule.respell(ordered)
+    )
 
 
 def meaning(call: Call, match: Match, canonical: CanonicalGraph) -> Meaning | None:

@@ -1,0 +1,102 @@
+"""What is done with a mask whose meaning is known: the op's arguments without it, or beside it.
+
+Where no kernel runs, a causal mask becomes `is_causal` of scaled_dot_product_attention, and a
+window or a chunk several calls of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from tile_backend.lowering.fusion import MaskFacts, MaskRule, Respelling
+from tile_backend.patterns._attention_blocks import in_blocks
+
+
+def sizes(arguments: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Numbers of queries and of keys."""
+    return arguments["q"].shape[2], arguments["k"].shape[2]
+
+
+def with_facts(arguments: Mapping[str, Any], facts: MaskFacts) -> Mapping[str, Any]:
+    """No mask where the facts say all of it; else the mask and what lets a kernel skip keys."""
+    if arguments["is_causal"]:
+        return arguments
+    if not facts.whole:
+        # A finite number that is added leaves a query without keys the mean of all values, and
+        # facts beside the mask would take values away from it.
+        exact = facts.hides_with in (None, -math.inf)
+        return {**arguments, **facts.arguments} if facts.arguments and exact else arguments
+    if not (hides_well(arguments, facts) and (surely_sees(arguments, facts) or is_known(facts))):
+        return arguments
+    fill = None if surely_sees(arguments, facts) else fill_without_mask(arguments, facts)
+    return {**arguments, "mask": None, **facts.arguments, "fill": fill}
+
+
+def surely_sees(arguments: Mapping[str, Any], facts: MaskFacts) -> bool:
+    """Every query sees a key or a sink: it does not matter what one without them gives."""
+    return facts.never_empty or arguments["sinks"] is not None
+
+
+def is_known(facts: MaskFacts) -> bool:
+    return facts.hides_with is None or not math.isnan(facts.hides_with)
+
+
+def fill_without_mask(arguments: Mapping[str, Any], facts: MaskFacts) -> float | None:
+    """What hidden scores hold. A mask that is added says so itself; SDPA's -inf is None."""
+    fill: float | None = arguments["fill"]
+    if facts.hides_with is None:
+        return fill
+    return None if fill is None and facts.hides_with == -math.inf else facts.hides_with
+
+
+def hides_well(arguments: Mapping[str, Any], facts: MaskFacts) -> bool:
+    """A hidden score has no weight beside any other. Of numbers that are added it is known."""
+    fill = arguments["fill"]
+    if fill is None or facts.hides_with is not None:
+        return True
+    return bool(fill <= torch.finfo(torch.float32).min or fill == lowest_score(arguments))
+
+
+def lowest_score(arguments: Mapping[str, Any]) -> float | None:
+    """What hides a score of the operands' dtype; float16 has no number that is low enough."""
+    dtype = arguments["q"].dtype
+    return torch.finfo(dtype).min if dtype is not torch.float16 else None
+
+
+def respelled(arguments: Mapping[str, Any]) -> Respelling | None:
+    """SDPA where nothing but `is_causal` is left of the mask, or a window or chunk in blocks."""
+    others = ("mask", "padding", "segments", "offset", "sinks", "softcap", "fill")
+    if any(arguments[name] is not None for name in others) or arguments["start"] != 0:
+        return None
+    if arguments["window"] is None and arguments["chunk"] is None:
+        return Respelling(plain, "SDPA skips what it hides and takes K and V unexpanded")
+    blocks = in_blocks(arguments)
+    if blocks is None:
+        return None
+    return Respelling(blocks, "each block of queries reads only the keys that it sees")
+
+
+def plain(q: Any, k: Any, v: Any, scale: float, is_causal: bool, **_: Any) -> Any:
+    return F.scaled_dot_product_attention(
+        q, k, v, is_causal=is_causal, scale=scale, enable_gqa=True
+    )
+
+
+RULE = MaskRule(
+    holes={
+        "mask": False,
+        "masked": True,
+        "visible": False,
+        "mask3": False,
+        "masked3": True,
+        "visible3": False,
+    },
+    sizes=sizes,
+    apply=with_facts,
+    respell=respelled,
+)
