@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._C import _functorch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from tile_backend.lowering.node import value
@@ -116,10 +117,17 @@ def storages(node: fx.Node) -> list[StorageWeakRef]:
     for tensor in flat(value(node)):
         if isinstance(tensor, torch.Tensor):
             try:
-                found.append(StorageWeakRef(tensor.untyped_storage()))
+                found.append(StorageWeakRef(unwrapped(tensor).untyped_storage()))
             except (NotImplementedError, RuntimeError):  # sparse and other storage-less tensors
                 continue
     return found
+
+
+def unwrapped(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor inside those of torch.func's transforms, which have no storage of their own."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor
 
 
 def switched_grad(node: fx.Node, before: bool) -> bool:
@@ -138,22 +146,26 @@ class Effects:
         self.barriers: list[fx.Node] = []
         self.without_grad: set[fx.Node] = set()
         """Nodes that run under a no-grad or inference mode which the graph itself switches on."""
-        touched: set[StorageWeakRef] = set()
+        self.writers: dict[StorageWeakRef, list[fx.Node]] = {}
+        """The nodes that write to a storage, in order."""
         grad = True
         for position, node in enumerate(graph.nodes):
             targets = written(node)
             if targets or is_barrier(node):
                 self.barriers.append(node)
-                touched.update(s for target in targets for s in storages(target))
+                for storage in {s for target in targets for s in storages(target)}:
+                    self.writers.setdefault(storage, []).append(node)
             grad = switched_grad(node, grad)
             if not grad:
                 self.without_grad.add(node)
             self.region[node] = len(self.barriers)
             self.position[node] = position
         self.order = tuple(self.position[barrier] for barrier in self.barriers)
-        self.volatile = {
-            node for node in graph.nodes if touched and any(s in touched for s in storages(node))
-        }
+        self.volatile = {node for node in graph.nodes if self.writers and self.writes_to(node)}
+
+    def writes_to(self, node: fx.Node) -> list[fx.Node]:
+        """The nodes that write to the storage of its value."""
+        return [writer for s in storages(node) for writer in self.writers.get(s, ())]
 
     def between(self, first: fx.Node, last: fx.Node) -> list[fx.Node]:
         """The barriers strictly between two nodes."""

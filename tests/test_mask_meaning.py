@@ -137,7 +137,7 @@ KNOWN: dict[Any, str] = {
     one_chunk: "causal",
     later: "causal(2)",
     everything: "none",
-    prefix: "unexplained",
+    prefix: "prefix(3)",
     not_above: "causal+window(3)",
     buffer: "causal",
 }

@@ -1,21 +1,58 @@
-"""A condition on query and key as a product of factors that have a name.
+"""What a mask is a product of: conditions that have a name, and what they say in plain fields.
 
-The condition is a conjunction of parts. A linear part is compared with the ranges of the indices,
-0 <= q < rows and 0 <= k < columns: what always holds is dropped. What has no name is `Unexplained`.
+Query q stands at position q + offset, key k at position k. A kernel has one offset, so what it can
+do is a product whose factors share one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 import sympy
 from sympy.core.function import AppliedUndef
 from sympy.logic.boolalg import Boolean
 
-from tile_backend.lowering.node import Size
+from tile_backend.lowering.mask.moments import Read
 
 BATCH, HEAD, QUERY, KEY = (sympy.Symbol(n, integer=True, nonnegative=True) for n in "bhqk")
+INDICES = frozenset((BATCH, HEAD, QUERY, KEY))
+
+
+@dataclasses.dataclass(frozen=True)
+class Amount:
+    """An integer that is the same for all of a mask: a size and, perhaps, an element of a tensor.
+
+    index: which element; the tensor may have more than that one.
+    """
+
+    known: sympy.Expr
+    read: Read | None = None
+    index: tuple[int, ...] = ()
+
+    def plus(self, more: sympy.Expr) -> Amount:
+        return dataclasses.replace(self, known=sympy.expand(self.known + more))
+
+    def __str__(self) -> str:
+        if self.read is None:
+            return str(self.known)
+        place = f"[{', '.join(map(str, self.index))}]" if any(self.index) else ""
+        name = f"{self.read}{place}"
+        return name if self.known == 0 else f"{name} + {self.known}"
+
+
+def amount(value: sympy.Expr, reads: Mapping[str, Read]) -> Amount | None:
+    """None for what depends on an index, or on tensors in another way than as one summand."""
+    value = sympy.expand(value)
+    found = list(value.atoms(AppliedUndef))
+    if not found:
+        return None if INDICES & value.free_symbols else Amount(value)
+    known = sympy.expand(value - found[0])
+    if len(found) > 1 or known.has(AppliedUndef) or INDICES & value.free_symbols:
+        return None
+    if not all(index.is_Integer for index in found[0].args):
+        return None
+    return Amount(known, reads[str(found[0].func)], tuple(map(int, found[0].args)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,42 +69,73 @@ class Factor:
 class Causal(Factor):
     """k <= q + offset."""
 
-    offset: sympy.Expr
+    offset: Amount
 
     def __str__(self) -> str:
-        return "causal" if self.offset == 0 else f"causal({self.offset})"
+        return "causal" if self.offset == NOTHING else f"causal({self.offset})"
 
 
 @dataclasses.dataclass(frozen=True)
-class Window(Factor):
-    """q - k < size: a query sees itself and the size - 1 keys before it."""
+class Prefix(Factor):
+    """k < size or k <= q + offset: causal, but for keys that every query sees."""
 
-    size: sympy.Expr
+    size: Amount
+    offset: Amount
 
     def __str__(self) -> str:
-        return f"window({self.size})"
+        return f"prefix({self.size})" + ("" if self.offset == NOTHING else f" at {self.offset}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Chunk(Factor):
-    """q // size == k // size."""
+class Sized(Factor):
+    """A size, and the offset of the queries' positions."""
 
     size: sympy.Expr
+    offset: Amount
 
     def __str__(self) -> str:
-        return f"chunk({self.size})"
+        return f"{type(self).__name__.lower()}({self.size})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Window(Sized):
+    """(q + offset) - k < size: a query sees itself and the size - 1 keys before it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ahead(Sized):
+    """k - (q + offset) < size: and the size - 1 keys after it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk(Sized):
+    """(q + offset) // size == k // size."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Segments(Factor):
-    """ids[b, q] == ids[b, k]. ids: the name of the node that computes them."""
+    """ids[b, q + offset] == ids[b, k]; ids[0, ..] or, of one dimension, ids[..] if not by_batch."""
 
-    ids: str
+    ids: Read
+    by_batch: bool
+    offset: Amount
 
 
 @dataclasses.dataclass(frozen=True)
 class Padding(Factor):
-    """A condition on key and batch entry alone, read from tensors."""
+    """A condition on key and batch entry alone, read from tensors.
+
+    keep: where it is not None, the condition is that keep[b, k] is not zero; keep[0, k] or, of one
+    dimension, keep[k] if not by_batch. It may be longer than there are keys.
+    """
+
+    keep: Read | None
+    by_batch: bool
+
+    @property
+    def plain(self) -> bool:
+        """Whether a tensor says it as it is."""
+        return self.keep is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,85 +143,7 @@ class Unexplained(Factor):
     """Anything else."""
 
 
-def factors(condition: Boolean, rows: Size, columns: Size) -> tuple[Factor, ...]:
-    """() where every query sees every key. rows, columns: numbers of queries and of keys."""
-    found: dict[Factor, None] = {}
-    for part in parts(condition):
-        named = linear(part, rows, columns)
-        if named is None:
-            named = read(part, rows, columns) or Unexplained(part)
-        if part != sympy.true and named != ALWAYS:
-            found[named] = None
-    return tuple(sorted(found, key=lambda factor: ORDER.index(type(factor))))
-
-
-def chunk(part: Boolean, share: sympy.Expr, rows: Size, columns: Size) -> Factor | None:
-    """share: the query over the size of a chunk; a first chunk that holds all is no condition."""
-    size = 1 / share.coeff(QUERY, 1)
-    if share != QUERY / size:
-        return None
-    if all(sympy.expand(n - size).is_nonpositive for n in (rows, columns)):
-        return ALWAYS
-    return Chunk(part, size)
-
-
+NOTHING = Amount(sympy.Integer(0))
 ALWAYS = Factor(sympy.true)
-ORDER = (Factor, Causal, Window, Chunk, Segments, Padding, Unexplained)
-
-
-def parts(condition: Boolean) -> Iterator[Boolean]:
-    """The conjuncts, negations moved inwards."""
-    for part in sympy.And.make_args(condition):
-        if isinstance(part, sympy.Not) and isinstance(part.args[0], sympy.Or):
-            for inner in part.args[0].args:
-                yield from parts(sympy.Not(inner))
-        elif isinstance(part, sympy.And):
-            yield from parts(part)
-        else:
-            yield part
-
-
-def linear(part: Boolean, rows: Size, columns: Size) -> Factor | None:
-    """A comparison that is linear in q and k; None for anything else."""
-    difference = below_zero(part)
-    if difference is None:
-        return None
-    q, k = (difference.coeff(index) for index in (QUERY, KEY))
-    rest = sympy.expand(difference - q * QUERY - k * KEY)
-    if {QUERY, KEY} & rest.free_symbols or not (q.is_Integer and k.is_Integer):
-        return None
-    largest = rest + sum(c * (n - 1) for c, n in ((q, rows), (k, columns)) if c > 0)
-    if sympy.expand(largest).is_nonpositive:
-        return ALWAYS
-    if (q, k) == (-1, 1):
-        return Causal(part, sympy.expand(-rest))
-    if (q, k) == (1, -1):
-        return Window(part, sympy.expand(1 - rest))
-    return None
-
-
-def below_zero(part: Boolean) -> sympy.Expr | None:
-    """d where the part says d <= 0 of an integer d; None for anything else."""
-    if not isinstance(part, (sympy.Le, sympy.Lt, sympy.Ge, sympy.Gt)):
-        return None
-    difference = sympy.expand(part.lhs - part.rhs)
-    if isinstance(part, (sympy.Ge, sympy.Gt)):
-        difference = -difference
-    if isinstance(part, (sympy.Lt, sympy.Gt)):
-        difference = difference + 1
-    return sympy.expand(difference) if difference.is_integer else None
-
-
-def read(part: Boolean, rows: Size, columns: Size) -> Factor | None:
-    """A chunk, packed segments, or a condition on the key alone."""
-    if isinstance(part, sympy.Eq):
-        for one, other in (part.args, part.args[::-1]):
-            if KEY in one.free_symbols or one.subs(QUERY, KEY) != other:
-                continue
-            if isinstance(one, sympy.floor) and (1 / one.args[0].coeff(QUERY, 1)).is_Integer:
-                return chunk(part, one.args[0], rows, columns)
-            if isinstance(one, AppliedUndef) and one.args[-1] == QUERY:
-                return Segments(part, str(one.func))
-    if KEY in part.free_symbols and QUERY not in part.free_symbols and part.atoms(AppliedUndef):
-        return Padding(part)
-    return None
+"""Holds for all queries and keys that there are."""
+ORDER = (Causal, Prefix, Ahead, Window, Chunk, Segments, Padding, Unexplained)

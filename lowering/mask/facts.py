@@ -6,19 +6,17 @@ the graph. What the arguments cannot say is left to the mask itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import sympy
 import torch
-from sympy.core.function import AppliedUndef
 
-from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.fusion import MaskFacts
 from tile_backend.lowering.mask.factors import (
-    BATCH,
-    KEY,
-    QUERY,
+    NOTHING,
+    Ahead,
+    Amount,
     Causal,
     Chunk,
     Factor,
@@ -27,13 +25,16 @@ from tile_backend.lowering.mask.factors import (
     Window,
 )
 from tile_backend.lowering.mask.meaning import Meaning
+from tile_backend.lowering.mask.moments import Read
+from tile_backend.lowering.mask.never_empty import sees_itself
 from tile_backend.lowering.mask.source import Source
-from tile_backend.lowering.node import Size
+from tile_backend.lowering.node import Size, shape, value
 
 MOST_POSITION = 2**31 - 1
+POSITIONAL = frozenset(("is_causal", "window", "chunk", "segments"))
 
 
-def facts_of(meaning: Meaning, canonical: CanonicalGraph, rows: Size, columns: Size) -> MaskFacts:
+def facts_of(meaning: Meaning, rows: Size, columns: Size) -> MaskFacts:
     """rows, columns: numbers of queries and of keys."""
     if meaning.problem:
         return MaskFacts({}, whole=False)
@@ -41,90 +42,88 @@ def facts_of(meaning: Meaning, canonical: CanonicalGraph, rows: Size, columns: S
     whole = True
     first = position_of_first(meaning)
     for factor in meaning.factors:
-        said = dict(arguments(factor, first, canonical))
+        said = dict(arguments(factor, first, columns))
         known = bool(said) and not found.keys() & said.keys()
         whole = whole and known
         found |= said if known else {}
-    if found.keys() & {"is_causal", "window", "chunk"}:
-        places = position(first, canonical)
+    if found.keys() & POSITIONAL:
+        places = position(first)
         if places is None:
             return MaskFacts({}, whole=False)
         found |= places
-    return MaskFacts(found, whole, meaning.hides_with, meaning.is_all or meaning.is_causal)
+    return MaskFacts(found, whole, meaning.hides_with, sees_itself(meaning, rows, columns))
 
 
-def position_of_first(meaning: Meaning) -> sympy.Expr:
-    """The position of query 0; a mask without a causal part has no say in it."""
-    return next((f.offset for f in meaning.factors if isinstance(f, Causal)), sympy.Integer(0))
+def position_of_first(meaning: Meaning) -> Amount:
+    """The position of query 0. One that sees ahead is one that stands further on and does not."""
+    for factor in meaning.factors:
+        if isinstance(factor, Ahead):
+            return factor.offset.plus(factor.size - 1)
+        if isinstance(factor, (Causal, Window, Chunk, Segments)):
+            return factor.offset
+    return NOTHING
 
 
-def position(first: sympy.Expr, canonical: CanonicalGraph) -> dict[str, Any] | None:
+def position(first: Amount) -> dict[str, Any] | None:
     """`start` and `offset` for it; None where it is neither a number nor one read beside one."""
-    constant, rest = first.as_coeff_Add()
-    if not (constant.is_Integer and 0 <= constant < MOST_POSITION):
+    if not (first.known.is_Integer and 0 <= first.known < MOST_POSITION):
         return None
-    if rest == 0:
-        return {"start": int(constant)}
-    if not isinstance(rest, AppliedUndef) or any(not index.is_Integer for index in rest.args):
-        return None
-    return {"start": int(constant), "offset": read(rest, canonical)}
+    if first.read is None:
+        return {"start": int(first.known)}
+    return {"start": int(first.known), "offset": element(first.read, first.index)}
 
 
-def read(element: AppliedUndef, canonical: CanonicalGraph) -> Source:
+def element(read: Read, index: tuple[int, ...]) -> Source:
     """One element, at known indices, as a tensor without dimensions."""
-    index = tuple(int(i) for i in element.args)
-    return Source(
-        canonical.masks.reads[str(element.func)], lambda tensor: tensor[index] if index else tensor
-    )
+    return Source(read.node, lambda tensor: tensor[index] if index else tensor, read.before)
 
 
-def arguments(
-    factor: Factor, first: sympy.Expr, canonical: CanonicalGraph
-) -> Iterator[tuple[str, Any]]:
+def arguments(factor: Factor, first: Amount, columns: Size) -> Iterator[tuple[str, Any]]:
     """What an op calls the factor; nothing for one that has no such name."""
-    if isinstance(factor, Causal):
+    if isinstance(factor, Causal) and factor.offset == first:
         yield "is_causal", True
-    elif isinstance(factor, Window):
-        yield from size("window", sympy.expand(factor.size + first))
-    elif isinstance(factor, Chunk) and first == 0:
+    elif isinstance(factor, Ahead) and factor.offset.plus(factor.size - 1) == first:
+        yield "is_causal", True
+    elif isinstance(factor, Window) and factor.offset.plus(-factor.offset.known) == first.plus(
+        -first.known
+    ):
+        yield from size("window", factor.size + first.known - factor.offset.known)
+    elif isinstance(factor, Chunk) and factor.offset == first:
         yield from size("chunk", factor.size)
-    elif isinstance(factor, Padding):
-        yield from padding(factor, canonical)
-    elif isinstance(factor, Segments) and first == 0:
-        yield from segments(factor, canonical)
+    elif isinstance(factor, Padding) and factor.keep is not None:
+        yield from padding(factor.keep, factor.by_batch, columns)
+    elif isinstance(factor, Segments) and factor.offset == first:
+        yield from segments(factor.ids, factor.by_batch, columns)
 
 
 def size(name: str, expression: sympy.Expr) -> Iterator[tuple[str, Any]]:
+    expression = sympy.expand(expression)
     if expression.is_Integer and 0 < expression < MOST_POSITION:
         yield name, int(expression)
 
 
-def padding(factor: Padding, canonical: CanonicalGraph) -> Iterator[tuple[str, Any]]:
-    """Where the condition is one element of a tensor [B or 1, L] or [L]."""
-    condition = factor.condition
-    if not (isinstance(condition, sympy.Ne) and condition.args[1] == 0):
+def padding(keep: Read, by_batch: bool, columns: Size) -> Iterator[tuple[str, Any]]:
+    """A tensor that is as long as there are keys, or longer by numbers that are known."""
+    length = shape(value(keep.node))[-1]
+    if length != columns and not (isinstance(length, int) and isinstance(columns, int)):
         return
-    element = condition.args[0]
-    if isinstance(element, AppliedUndef) and is_row(element, KEY):
-        view = rows_of(element, lambda x: x if x.dtype is torch.bool else x != 0)
-        yield "padding", Source(canonical.masks.reads[str(element.func)], view)
+    cut = columns if length != columns else None
+
+    def view(x: Any) -> Any:
+        kept = x if cut is None else x[..., :cut]
+        return kept if x.dtype is torch.bool else kept != 0
+
+    yield "padding", Source(keep.node, rows_of(keep, by_batch, view), keep.before)
 
 
-def segments(factor: Segments, canonical: CanonicalGraph) -> Iterator[tuple[str, Any]]:
-    """Where both sides are elements of one tensor [B or 1, L] or [L]."""
-    for element in factor.condition.args:
-        if isinstance(element, AppliedUndef) and is_row(element, QUERY):
-            yield "segments", Source(canonical.masks.reads[factor.ids], rows_of(element))
+def segments(ids: Read, by_batch: bool, columns: Size) -> Iterator[tuple[str, Any]]:
+    """Of a tensor that has the length of the keys: queries may stand at any of its places."""
+    if shape(value(ids.node))[-1] == columns:
+        yield "segments", Source(ids.node, rows_of(ids, by_batch, lambda x: x), ids.before)
 
 
-def is_row(element: AppliedUndef, index: sympy.Symbol) -> bool:
-    """x[b, index], x[0, index] or x[index]."""
-    *leading, last = element.args
-    return last == index and (not leading or leading in ([BATCH], [sympy.Integer(0)]))
-
-
-def rows_of(element: AppliedUndef, view: Any = lambda x: x) -> Any:
+def rows_of(read: Read, by_batch: bool, view: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """[B, L], or [1, L] where every batch entry reads the first row."""
-    if len(element.args) == 1:
+    if value(read.node).dim() == 1:
         return lambda x: view(x)[None]
-    return (lambda x: view(x)[:1]) if element.args[0] == 0 else view
+    return view if by_batch else lambda x: view(x)[:1]

@@ -16,19 +16,21 @@ from sympy.logic.boolalg import Boolean
 from torch import fx
 
 from tile_backend.lowering.mask import elements
+from tile_backend.lowering.mask.conjunction import factors
 from tile_backend.lowering.mask.elements import Cases, NotExplained
 from tile_backend.lowering.mask.factors import (
     BATCH,
     HEAD,
     KEY,
+    NOTHING,
     QUERY,
+    Amount,
     Causal,
     Factor,
     Unexplained,
-    factors,
 )
 from tile_backend.lowering.mask.reader import GaveUpError, Reader
-from tile_backend.lowering.node import Size, value
+from tile_backend.lowering.node import Size, shape, value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +55,18 @@ class Meaning:
     def is_causal(self) -> bool:
         """Exactly k <= q: what `is_causal=True` of scaled_dot_product_attention says."""
         found = self.factors[0] if len(self.factors) == 1 else None
-        return isinstance(found, Causal) and found.offset == 0
+        return isinstance(found, Causal) and found.offset == NOTHING
 
     @property
     def is_all(self) -> bool:
         """Every query sees every key."""
         return not self.problem and not self.factors
+
+    @property
+    def offset(self) -> Amount | None:
+        """Of the queries' positions: that of all factors that have one; None where they differ."""
+        found = {factor.offset for factor in self.factors if hasattr(factor, "offset")}
+        return next(iter(found), NOTHING) if len(found) <= 1 else None
 
     def __str__(self) -> str:
         if self.problem:
@@ -80,12 +88,13 @@ def meaning_of(
         return Meaning(problem=f"{fake.dtype} says neither what to hide nor what to add")
     reader.steps = 0
     indices = INDICES[len(INDICES) - fake.dim() :]
-    sizes = reader.elements(node).shape
+    sizes = shape(fake)
     given = tuple(sympy.Integer(0) if n == 1 else i for i, n in zip(indices, sizes, strict=True))
     try:
         element = reader.elements(node).at(given)
         condition = visible(element, fake.dtype)
-        found = factors(~condition if hides else condition, rows, columns)
+        shown = ~condition if hides else condition
+        found = factors(shown, rows, columns, reader.reads)
         return Meaning(found, hides_with=hiding_number(element))
     except GaveUpError as error:
         return Meaning(problem=str(error))

@@ -10,7 +10,7 @@ from tile_backend.lowering.mask import source
 from tile_backend.lowering.mask.facts import facts_of
 from tile_backend.lowering.mask.meaning import Meaning, meaning_of
 from tile_backend.lowering.match import Match
-from tile_backend.lowering.node import value
+from tile_backend.lowering.node import size, value
 
 
 def applied(call: Call, match: Match, canonical: CanonicalGraph) -> Call:
@@ -19,7 +19,7 @@ def applied(call: Call, match: Match, canonical: CanonicalGraph) -> Call:
     if rule is None or found is None:
         return call
     words = str(found) if found.explained else ""
-    facts = facts_of(found, canonical, *rule.sizes(call.arguments))
+    facts = facts_of(found, *map(size, rule.sizes(call.arguments)))
     arguments = rule.apply(call.arguments, facts)
     if arguments is call.arguments:
         return dataclasses.replace(call, mask=words)
@@ -38,6 +38,6 @@ def meaning(call: Call, match: Match, canonical: CanonicalGraph) -> Meaning | No
     for hole, hides in rule.holes.items() if rule is not None else ():
         term = match.operands.get(hole)
         if rule is not None and term is not None and term.node is not None:
-            rows, columns = rule.sizes(call.arguments)
+            rows, columns = map(size, rule.sizes(call.arguments))
             return meaning_of(term.node, canonical.masks, rows, columns, hides)
     return None

@@ -1,31 +1,35 @@
 """Formulas for the nodes of a graph: by the words that are registered, else as reads.
 
 Every formula is made when it is asked for, and remembered by node and indices. A word that cannot
-explain an element raises NotExplained, and that element is then a read of its tensor.
+explain an element raises NotExplained, and that element is then a read of its tensor. What the
+graph writes to is never explained, but where it is a view of something else; it is read at the time
+of the node that reads it. Inside a vmap there is nothing that could be read: what leaves it is.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import sympy
 import torch
 from torch import fx
 
-from tile_backend.lowering.effects import Effects
-from tile_backend.lowering.mask import along, constants, elements, values, views
+from tile_backend.lowering.effects import Effects, storages, unwrapped
+from tile_backend.lowering.mask import along, batching, constants, elements, values, views
 from tile_backend.lowering.mask.elements import Elements, Indices, NotExplained
+from tile_backend.lowering.mask.moments import Read, is_reshaped, moment
 from tile_backend.lowering.mask.words import WORDS
 from tile_backend.lowering.node import shape, size, value
 
-REGISTERED = (along, constants, values, views)
+REGISTERED = (along, batching, constants, values, views)
 """Imported for the words that they register."""
 MOST_STEPS = 4000
 """Elements made for one mask; the masks of Transformers take some hundred."""
 
 
 class GaveUpError(Exception):
-    """A mask takes more steps than MOST_STEPS, or reads what is written to."""
+    """A mask takes more steps than MOST_STEPS, is written to, or reads what changes its shape."""
 
 
 class Reader:
@@ -33,71 +37,110 @@ class Reader:
 
     def __init__(self, effects: Effects) -> None:
         self.effects = effects
-        self.reads: dict[str, fx.Node] = {}
+        self.reads: dict[str, Read] = {}
         self.steps = 0
-        self._known: dict[fx.Node, Elements] = {}
+        self._known: dict[tuple[fx.Node, int | None], Elements] = {}
 
-    def elements(self, node: fx.Node) -> Elements:
-        """Of a node that is a tensor."""
-        if node not in self._known:
-            self._known[node] = self._remembered(node)
-        return self._known[node]
+    def elements(self, node: fx.Node, reader: fx.Node | None = None) -> Elements:
+        """Of a node that is a tensor, as the reader finds it. Raises GaveUpError."""
+        when = None
+        if node in self.effects.volatile and is_reshaped(self.effects, node):
+            raise GaveUpError(f"{node.name} changes its shape")  # and its fake value has another
+        if reader is not None and node in self.effects.volatile:
+            when = moment(self.effects, node, reader)
+        if (node, when) not in self._known:
+            self._known[node, when] = self._remembered(node, reader, when)
+        return self._known[node, when]
 
-    def _remembered(self, node: fx.Node) -> Elements:
+    def _remembered(self, node: fx.Node, reader: fx.Node | None, when: int | None) -> Elements:
         fake = value(node)
-        found = self._explained(node, fake)
-        read = elements.opaque(node.name, fake.dtype)
+        if node not in self.effects.volatile:
+            found = self._explained(node, fake, node)
+        else:
+            found = self._explained(node, fake, reader) if is_view(node) else None
+        name = f"{node.name}@{when}" if when else node.name
+        read = elements.opaque(name, fake.dtype)
         made: dict[Indices, Any] = {}
+
+        def unexplained(indices: Indices) -> Any:
+            if unwrapped(fake) is not fake:
+                raise NotExplained
+            if node in self.effects.volatile and reader is None:
+                raise GaveUpError(f"{node.name} is written to")
+            taken = Read(node, None if when is None else reader)
+            self.reads.setdefault(name, taken)
+            return read(indices)
 
         def at(indices: Indices) -> Any:
             if indices not in made:
                 self.steps += 1
                 if self.steps > MOST_STEPS:
                     raise GaveUpError("its formula is too long")
-                made[indices] = self._element(node, found, read, indices)
+                made[indices] = element(found, unexplained, indices)
             return made[indices]
 
         return Elements(shape(fake), fake.dtype, at)
 
-    def _element(self, node: fx.Node, found: Elements | None, read: Any, indices: Indices) -> Any:
-        if found is not None:
-            try:
-                return found.at(indices)
-            except NotExplained:
-                pass
-        if node in self.effects.volatile:
-            raise GaveUpError(f"{node.name} is written to")
-        self.reads[node.name] = node
-        return read(indices)
-
-    def _explained(self, node: fx.Node, fake: torch.Tensor) -> Elements | None:
+    def _explained(
+        self, node: fx.Node, fake: torch.Tensor, reader: fx.Node | None
+    ) -> Elements | None:
         """By the word for what the node calls; None where there is none or it does not fit."""
-        if node.op not in ("call_function", "call_method") or node in self.effects.volatile:
+        if node.op not in ("call_function", "call_method"):
             return None
         found = WORDS.get(node.target)
         if found is None:
             return None
+        args = node.args
+        if node.target in (batching.ADD, batching.REMOVE):
+            place = 2 if node.target is batching.ADD else 1
+            args = (*args[:place], self._vmaps.get(node), *args[place + 1 :])
         try:
-            made = found(fake, *self._read(node.args), **self._read(node.kwargs))
+            made = found(fake, *self._read(args, reader), **self._read(node.kwargs, reader))
         except (TypeError, NotExplained):  # other arguments than the word knows
             return None
         return made if made is not None and len(made.shape) == fake.dim() else None
 
-    def _read(self, argument: Any) -> Any:
+    @functools.cached_property
+    def _vmaps(self) -> dict[fx.Node, sympy.Symbol]:
+        return batching.symbols(self.effects)
+
+    def _read(self, argument: Any, reader: fx.Node | None) -> Any:
         """Tensors as elements, sizes as expressions, containers element by element."""
         if isinstance(argument, fx.Node):
             known = value(argument)
             if isinstance(known, torch.Tensor):
-                return self.elements(argument)
+                return self.elements(argument, reader)
             if isinstance(known, torch.SymInt):
                 return sympy.sympify(size(known))
             if isinstance(known, (int, float, torch.dtype, torch.device)):
                 return known
             raise NotExplained
         if isinstance(argument, dict):
-            return {name: self._read(part) for name, part in argument.items()}
+            return {name: self._read(part, reader) for name, part in argument.items()}
         if isinstance(argument, (tuple, list)):
-            return tuple(self._read(part) for part in argument)
+            return tuple(self._read(part, reader) for part in argument)
         if isinstance(argument, slice):
-            return slice(*map(self._read, (argument.start, argument.stop, argument.step)))
+            parts = (argument.start, argument.stop, argument.step)
+            return slice(*(self._read(part, reader) for part in parts))
         return argument
+
+
+def element(found: Elements | None, unexplained: Any, indices: Indices) -> Any:
+    """Explained where it can be."""
+    if found is not None:
+        try:
+            return found.at(indices)
+        except NotExplained:
+            pass
+    return unexplained(indices)
+
+
+def is_view(node: fx.Node) -> bool:
+    """Whether the node's value is memory of its first argument, the only tensor it is made of."""
+    source = node.args[0] if node.args else None
+    if not isinstance(source, fx.Node) or node.all_input_nodes.count(source) != 1:
+        return False
+    if not all(isinstance(value(n), torch.Tensor) is (n is source) for n in node.all_input_nodes):
+        return False
+    same = value(source).dtype is value(node).dtype
+    return same and bool(set(storages(source)) & set(storages(node)))

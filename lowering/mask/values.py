@@ -57,6 +57,14 @@ def arithmetic_with(fake: Any, first: Any, second: Any) -> Any:
     return WORDS[torch.sub](fake, first, second)
 
 
+@word("abs", "absolute", "__abs__", torch.abs, torch.absolute, operator.abs, abs)
+def absolute(fake: Any, input: Any) -> Any:
+    """Of integers."""
+    if fake.dtype not in elements.WIDE:
+        return None
+    return elementwise(fake, fake.dtype, sympy.Abs, input)
+
+
 @word("__floordiv__", "floor_divide", torch.floor_divide, operator.floordiv)
 def floor_divided(fake: Any, input: Any, other: Any) -> Any:
     """Integers by a positive number."""

@@ -130,4 +130,10 @@ def gathered(fake: Any, input: Elements, parts: tuple[Any, ...]) -> Elements | N
     return Elements(shape(fake), fake.dtype, at)
 
 
+@word(torch.ops.aten.index)
+def index(fake: Any, input: Any, parts: Any) -> Any:
+    """What a gather is inside a vmap."""
+    return gathered(fake, input, parts) if len(parts) <= len(input.shape) else None
+
+
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8)

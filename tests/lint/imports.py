@@ -24,6 +24,7 @@ PRIVATE_TORCH = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch.
 PRIVATE_TORCH_ALLOWED = {
     "tile_backend/inductor.py": "the hand-over to Inductor: config patches, caches, tracing",
     "lowering/inductor_ir.py": "the lowering of our ops: Inductor's IR classes",
+    "lowering/mask/batching.py": "the calls by which torch.vmap shows in a graph",
     "lowering/legality.py": "the fake mode under which Dynamo made a graph's example values",
 }
 """The files that touch private modules of torch, and for what."""
