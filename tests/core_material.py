@@ -18,6 +18,7 @@ import torch
 from tile_backend.lowering import canonical  # noqa: F401 (the words register themselves)
 from tile_backend.lowering.fusion import Fusion, Spelling
 from tile_backend.lowering.fusion import Tensor as Hole
+from tile_backend.lowering.signature import declared
 from tile_backend.lowering.trace import LOW, Pattern, dimensions, sizes_for, spelled
 from tile_backend.patterns import all_fusions
 
@@ -63,7 +64,7 @@ class Case:
     def arguments(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         """The op's arguments as the declaration says, without asking the matcher."""
         op = self.fusion.op(self.spelling.op)
-        nothing = {n: None for n in parameters_of(op.reference) if is_tensor(self.fusion, n)}
+        nothing = declared(op).filled({})
         transform = self.spelling.transform
         tensors = dict(transform(**inputs)) if transform else dict(inputs)
         bound = {**nothing, **tensors, **self.scalars}

@@ -1,4 +1,4 @@
-"""The fifteen named Transformers models: sites as expected, outputs within budget, one graph.
+"""The named Transformers models: sites as expected, outputs within budget, one graph.
 
 Every site is rewritten (kernels="always"), so that a wrong rewrite shows in the logits. `make test`
 runs a chosen part of the matrix, `make test-full` all of it.

@@ -30,6 +30,7 @@ from tile_backend.lowering.mask.factors import (
     Unexplained,
 )
 from tile_backend.lowering.mask.reader import GaveUpError, Reader
+from tile_backend.lowering.mask.runs import by_index
 from tile_backend.lowering.node import Size, shape, value
 
 
@@ -93,7 +94,7 @@ def meaning_of(
     try:
         element = reader.elements(node).at(given)
         condition = visible(element, fake.dtype)
-        shown = ~condition if hides else condition
+        shown = by_index(~condition if hides else condition, reader)
         found = factors(shown, rows, columns, reader.reads)
         return Meaning(found, hides_with=hiding_number(element))
     except GaveUpError as error:

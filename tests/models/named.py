@@ -1,4 +1,4 @@
-"""The fifteen Transformers architectures the project promises, as tiny configurations.
+"""The Transformers architectures that the project promises, as tiny configurations.
 
 Every entry keeps what makes its architecture special (windows, experts, scales, partial rotary) and
 shrinks the rest: 64 wide, four heads, 128 words. Nothing is downloaded.
@@ -41,7 +41,12 @@ CONFIGURATIONS: Mapping[str, Mapping[str, Any]] = {
     "mistral": {"head_dim": 16, "sliding_window": 8},
     "gemma": {"head_dim": 16},
     "gemma3_text": {**LOCAL_AND_GLOBAL, "query_pre_attn_scalar": 24},
-    "phi3": {},
+    "gemma2": {
+        **LOCAL_AND_GLOBAL,
+        "query_pre_attn_scalar": 24,
+        "attn_logit_softcapping": 20.0,
+    },
+    "phi3": {"sliding_window": 8},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
     "olmo2": {},
     "granite": {
@@ -60,8 +65,35 @@ CONFIGURATIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "stablelm": {"use_qkv_bias": True},
     "gpt_neox": {},
+    "cohere2": LOCAL_AND_GLOBAL,
+    "olmo3": LOCAL_AND_GLOBAL,
+    "exaone4": LOCAL_AND_GLOBAL,
+    "llama4_text": {
+        "head_dim": 16,
+        "intermediate_size_mlp": 128,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 1,
+        "attention_chunk_size": 8,
+        "layer_types": ["chunked_attention", "full_attention"],
+        "no_rope_layers": [1, 0],
+    },
+    "deepseek_v3": {
+        "num_key_value_heads": 4,
+        "q_lora_rank": 16,
+        "kv_lora_rank": 16,
+        "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 16,
+        "n_routed_experts": 4,
+        "n_shared_experts": 1,
+        "n_group": 2,
+        "topk_group": 1,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "first_k_dense_replace": 1,
+    },
 }
-EAGER_ONLY = frozenset(("gpt_oss",))
+EAGER_ONLY = frozenset(("gemma2", "gpt_oss"))
 """Architectures that refuse scaled_dot_product_attention."""
 
 WITHOUT_KV_HEADS = frozenset(("gpt_neox",))
