@@ -1,4 +1,4 @@
-"""Arguments of `attention` as the kernel wants them: checked, masks of rank 4, decode packed.
+"""Arguments of the attention ops as their kernel wants them: checked, masks of rank 4, decode packed.
 
 With one query per head, the queries of a group of heads become the rows of one tile, so that a key
 is read once for the whole group: q [B, H, 1, D] is viewed as [B, K, H / K, D].
@@ -7,6 +7,7 @@ is read once for the whole group: q [B, H, 1, D] is viewed as [B, K, H / K, D].
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +15,19 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.attention_loop import (
-    ADDED,
-    ADDED_BY_HAND,
-    ATTEND,
     FILLED,
+    GIVES_MEAN,
+    GIVES_NAN,
+    GIVES_ZERO,
+)
+from tile_backend.lowering.kernels.attention_places import Places, limit, places
+from tile_backend.lowering.kernels.attention_scores import (
+    ADDED,
+    ATTEND,
+    BASE_2,
+    BASE_E,
+    BASE_E_EXACT,
+    LOG2_E,
     UNMASKED,
 )
 from tile_backend.lowering.kernels.launch_plan import KernelLimit
@@ -25,22 +35,49 @@ from tile_backend.lowering.reason import ReasonKind
 
 WIDEST_HEAD = {torch.bfloat16: 256, torch.float16: 256, torch.float32: 128}
 """By dtype: a wider tile would live in spilled registers."""
+WEIGHS_NOTHING = torch.finfo(torch.bfloat16).min
+"""A fill up to this, also the lowest float32, has weight 0 beside any visible score."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AttentionInputs:
-    """tensors: q, k, v, mask (rank 4 or None), out. mask_kind: a constant of attention_loop."""
+    """mask: rank 4 or None. sinks: [heads, queries] or None. packed: see the module.
 
-    tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]
+    mask_kind, unit: constants of attention_scores; empty: of attention_loop.
+    """
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    mask: torch.Tensor | None
+    sinks: torch.Tensor | None
+    out: torch.Tensor
+    lse: torch.Tensor | None
+    places: Places
+    packed: bool
+    mask_kind: int
+    empty: int
+    unit: int
+    softcap: float | None
     scale: float
     fill: float
-    causal: bool
-    mask_kind: int
 
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether a query may have seen no key after the first tile of keys."""
+        return self.mask_kind != UNMASKED or not self.places.all_see_the_first_key
 
-def limit(text: str, fix: str = "") -> KernelLimit:
-    """A shape that the kernel does not take."""
-    return KernelLimit(ReasonKind.SHAPE_LIMIT, text, fix)
+    @property
+    def numbers(self) -> tuple[float, float, float]:
+        """scale, cap and fill of the kernel; a finite fill stays finite in float32."""
+        factor = LOG2_E if self.unit == BASE_2 else 1.0
+        fill = self.fill * factor
+        if math.isfinite(self.fill):
+            largest = torch.finfo(torch.float32).max
+            fill = min(max(fill, -largest), largest)
+        if self.softcap is None:
+            return self.scale * factor, 0.0, fill
+        return self.scale / self.softcap, self.softcap * factor, fill
 
 
 def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
@@ -59,28 +96,44 @@ def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
     if k.shape[1] == 0 or heads % k.shape[1]:
         raise limit(f"{heads} query heads are no multiple of {k.shape[1]} key heads")
     widest = WIDEST_HEAD[q.dtype]
-    if max(width, v.shape[3]) > widest or width == 0:
+    if max(width, v.shape[3]) > widest or min(width, v.shape[3]) == 0:
         raise limit(f"{shapes}: a {q.dtype} head is 1 to {widest} wide")
     if k.shape[2] == 0:
         raise limit(f"{shapes}: there are no keys")
 
 
-def mask_kind(mask: torch.Tensor | None, fill: float | None, causal: bool) -> int:
-    """How the kernel applies the mask."""
+def mask_kind(mask: torch.Tensor | None) -> int:
+    """How the kernel applies the mask tensor."""
     if mask is None:
-        if fill is not None:
-            raise KernelLimit(ReasonKind.SEMANTICS_UNSUPPORTED, "`fill` without a mask")
         return UNMASKED
-    if fill is None and causal:
-        raise KernelLimit(
-            ReasonKind.SEMANTICS_UNSUPPORTED,
-            "a mask together with is_causal",
-            "put the causal part into the mask",
-        )
     if mask.dtype is torch.bool:
-        return ATTEND if fill is None else FILLED
+        return ATTEND
     launch_plan.require_float(mask=mask)
-    return ADDED if fill is None else ADDED_BY_HAND
+    return ADDED
+
+
+def meaning_of_empty(fill: float | None, kind: int, where: Places) -> int:
+    """What hidden keys are to a row that sees none, or to every row: see attention_loop."""
+    if fill is None:
+        return GIVES_ZERO
+    if kind == ADDED:
+        if where.hides and math.isfinite(fill):
+            raise KernelLimit(
+                ReasonKind.SEMANTICS_UNSUPPORTED,
+                f"a mask that is added, and hidden scores that are {fill}",
+                "use fill=-inf",
+            )
+        return GIVES_NAN
+    if fill == -math.inf or not (where.hides or kind == ATTEND):
+        return GIVES_NAN
+    return GIVES_MEAN if fill <= WEIGHS_NOTHING else FILLED
+
+
+def unit_of(dtype: torch.dtype, kind: int) -> int:
+    """The unit of the scores, see attention_scores."""
+    if dtype is torch.float32:
+        return BASE_E_EXACT
+    return BASE_E if kind == ADDED else BASE_2
 
 
 def four_axes(mask: torch.Tensor, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
@@ -102,23 +155,49 @@ def grouped(x: torch.Tensor, kv_heads: int) -> torch.Tensor:
     return x.as_strided((batch, kv_heads, group, width), strides, x.storage_offset())
 
 
-def attention_inputs(arguments: Mapping[str, Any], out: torch.Tensor) -> AttentionInputs:
-    """Check and reshape. `out` is [B, H, S, E]."""
+def spread(sinks: torch.Tensor, q: torch.Tensor, kv_heads: int, packed: bool) -> torch.Tensor:
+    """sinks [H] as one for each head and row of q as the kernel has them, a view."""
+    heads = q.shape[1]
+    if packed:
+        return sinks.unflatten(0, (kv_heads, heads // kv_heads))
+    return sinks[:, None].expand(heads, q.shape[2])
+
+
+def attention_inputs(
+    arguments: Mapping[str, Any], out: torch.Tensor, lse: torch.Tensor | None = None
+) -> AttentionInputs:
+    """Check and reshape. `out` is [B, H, S, E], `lse` [B, H, S]."""
     q, k, v, mask = (arguments[name] for name in ("q", "k", "v", "mask"))
-    fill, causal = arguments.get("fill"), bool(arguments.get("is_causal", False))
+    sinks, fill, softcap = (arguments.get(name) for name in ("sinks", "fill", "softcap"))
     check_shapes(q, k, v)
-    kind = mask_kind(mask, fill, causal)
+    where, kind = places(arguments, q, k), mask_kind(mask)
+    empty = meaning_of_empty(fill, kind, where)
+    if lse is not None and empty == FILLED:
+        raise KernelLimit(
+            ReasonKind.SEMANTICS_UNSUPPORTED,
+            f"the log-sum-exp of scores whose hidden ones are {fill} and count",
+            "use fill=-inf, or a mask that is added",
+        )
+    if softcap == 0:
+        raise limit("a soft cap of 0")
+    if sinks is not None:
+        launch_plan.require_float(sinks=sinks)
+        if sinks.shape != q.shape[1:2]:
+            raise limit(f"`sinks` is {list(sinks.shape)}; attention takes one for each head")
     if mask is not None:
         mask = four_axes(mask, q, k)
-    # Top-left alignment: a single query under a causal mask sees the first key only.
-    if q.shape[2] == 1 and q.shape[1] != k.shape[1] and not (causal and kind == UNMASKED):
+    packed = q.shape[2] == 1 and q.shape[1] != k.shape[1]
+    if sinks is not None:
+        sinks = spread(sinks, q, k.shape[1], packed)
+    if packed:
         if mask is not None and mask.shape[1] > 1:
             mask = grouped(mask, k.shape[1])
+        if lse is not None:
+            lse = grouped(lse[..., None], k.shape[1])[..., 0]
         q, out = grouped(q, k.shape[1]), grouped(out, k.shape[1])
     return AttentionInputs(
-        tensors=(q, k, v, mask, out),
+        *(q, k, v, mask, sinks, out, lse, where, packed, kind, empty, unit_of(q.dtype, kind)),
+        softcap=None if softcap is None else float(softcap),
         scale=float(arguments["scale"]),
         fill=0.0 if fill is None else float(fill),
-        causal=causal and kind == UNMASKED,
-        mask_kind=kind,
     )

@@ -1,0 +1,44 @@
+"""`attention_with_lse`: the kernel of `attention`, which also stores its log-sum-exp."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from tile_backend.lowering.kernels import launch_plan
+from tile_backend.lowering.kernels.attention import forward
+from tile_backend.lowering.kernels.attention_plan import attention_inputs
+from tile_backend.lowering.kernels.attention_samples import sample
+from tile_backend.lowering.kernels.launch_plan import KernelLimit, Launch, Sample
+from tile_backend.lowering.reason import ReasonKind
+
+
+def plan(
+    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+) -> Launch | None:
+    """See launch_plan. As `attention`; outputs: [B, H, S, E] and float32 [B, H, S]."""
+    out, lse = outputs
+    if launch_plan.is_empty(outputs):
+        return None
+    if out is None:
+        raise KernelLimit(ReasonKind.SEMANTICS_UNSUPPORTED, "a log-sum-exp without the result")
+    return forward(attention_inputs(arguments, out, lse), arch)
+
+
+def with_lse(made: Sample) -> Sample:
+    """A sample of `attention` as one of this op."""
+    name, arguments, (out,) = made
+    lse = torch.empty(out.shape[:3], dtype=torch.float32, device="meta")
+    return name, arguments, (out, lse)
+
+
+def samples() -> list[Sample]:
+    """What training needs: causal, windows, packed documents, sinks and a soft cap."""
+    ids = torch.empty(2, 512, dtype=torch.int64, device="meta")
+    return [
+        with_lse(sample("causal", (8, 512, 128), (2, 512, 128), is_causal=True)),
+        with_lse(sample("window", (8, 512, 64), (2, 512, 64), is_causal=True, window=128)),
+        with_lse(sample("segments", (8, 512, 128), (2, 512, 128), segments=ids, is_causal=True)),
+    ]
