@@ -30,10 +30,10 @@ from tile_backend.lowering.kernels.attention_reach import (
     WINDOW,
     first_position,
     keys_seen_from,
-    may_meet,
+    keys_that_may_be_seen,
     numbers,
     segments_at,
-    shown_keys,
+    shown_at,
     some,
     tiles_between,
     whole_tiles_between,
@@ -96,18 +96,22 @@ def attention(
     batch = ct.bid(2)
     keys = k.shape[2]
     first = first_position(offset, start, RULES)
-    positions = first + numbers(0 if PACKED else tile, ROWS, 1 if PACKED else q.shape[2])
+    positions = first + numbers(0 if PACKED else tile, ROWS, 1 if PACKED else q.shape[2])[:, None]
     lowest = first if PACKED else first + tile * ROWS
     highest = first if PACKED else first + min(tile * ROWS + ROWS, q.shape[2]) - 1
     early = keys_seen_from(lowest, keys, window, chunk, RULES)
     late = keys_seen_from(highest, keys, window, chunk, RULES)
     whole, after_whole = whole_tiles_between(late[0], early[1], COLS)
-    begin, stop = tiles_between(early[0], late[1], COLS)
-    if EMPTY == FILLED:
-        begin, stop = 0, ct.cdiv(keys, COLS)
     own = 0
     if (RULES & SEGMENTS) != 0:
         own = segments_at(segments, batch, positions)
+    if EMPTY == FILLED:
+        begin, stop = 0, ct.cdiv(keys, COLS)
+    else:
+        begin, stop = keys_that_may_be_seen(
+            early[0], late[1], padding, segments, own, batch, RULES
+        )
+        begin, stop = tiles_between(begin, stop, COLS)
 
     queries = ct.load(q, (batch, head, tile, 0), (1, 1, ROWS, WIDTH), padding_mode=ZERO)
     queries = queries.reshape((ROWS, WIDTH))
@@ -119,34 +123,30 @@ def attention(
         middle = ct.maximum(begin, ct.minimum(whole, stop))
     for left in ct.static_iter((True, False) if (RULES & (WINDOW | CHUNK)) != 0 else (False,)):
         for j in range(begin if left else middle, middle if left else stop):
-            shown, theirs, found, live = 0, 0, 0, True
-            if (RULES & PADDING) != 0:
-                shown = shown_keys(padding, batch, j, COLS)
-                live = live & some(shown)
-            if (RULES & SEGMENTS) != 0:
-                theirs = segments_at(segments, batch, numbers(j, COLS, keys))
-                live = live & may_meet(own, theirs)
+            found, live = 0, True
             if MASK == ATTEND:
                 found = load_mask(mask, batch, head, tile, j, MASK_ROWS, COLS)
-                live = live & some(found)
+                live = some(found)
             if EMPTY == FILLED or live:
                 key = load_keys(k, batch, head // GROUP, j, WIDTH, COLS, LATENCY)
                 scores = product(queries, key, ct.zeros((ROWS, COLS), ct.float32)) * scale
                 if CAPPED:
                     scores = bounded(scores, UNIT) * cap
                 hidden = fill if EMPTY == FILLED else -math.inf
+                column = j * COLS + ct.arange(COLS, dtype=ct.int32)[None, :]
                 if MASK == ADDED:
                     found = load_mask(mask, batch, head, tile, j, MASK_ROWS, COLS)
                     scores = scores + found.astype(ct.float32)
                 if MASK == ATTEND:
                     scores = ct.where(found, scores, hidden)
                 if (RULES & PADDING) != 0:
-                    scores = ct.where(shown[None, :], scores, hidden)
+                    shown = shown_at(padding, batch, column)
+                    scores = ct.where(shown, scores, hidden)
                 if (RULES & SEGMENTS) != 0:
-                    scores = ct.where(own[:, None] == theirs[None, :], scores, hidden)
+                    theirs = segments_at(segments, batch, column)
+                    scores = ct.where(own == theirs, scores, hidden)
                 if left or j >= after_whole:
-                    column = j * COLS + ct.arange(COLS, dtype=ct.int32)[None, :]
-                    low, high = keys_seen_from(positions[:, None], keys, window, chunk, RULES)
+                    low, high = keys_seen_from(positions, keys, window, chunk, RULES)
                     scores = ct.where(within(column, low, high), scores, hidden)
                     if EMPTY == FILLED:
                         scores = ct.where(column < keys, scores, -math.inf)

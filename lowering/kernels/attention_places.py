@@ -85,7 +85,7 @@ def places(arguments: Mapping[str, Any], q: torch.Tensor, k: torch.Tensor) -> Pl
         OFFSET: offset is not None and (positional or segments is not None),
     }
     return Places(
-        padding=padding,
+        padding=None if padding is None else padding.view(torch.int8),
         segments=segments,
         offset=None if offset is None else offset.as_strided((1,), (1,), offset.storage_offset()),
         start=start,

@@ -14,6 +14,7 @@ import cuda.tile as ct
 CAUSAL, WINDOW, CHUNK, PADDING, SEGMENTS, OFFSET = 1, 2, 4, 8, 16, 32
 NO_RULES = 0
 ZERO = ct.PaddingMode.ZERO
+SCANNED = 1024
 
 
 def first_position(offset: ct.Array, start: int, RULES: int) -> int:
@@ -92,11 +93,10 @@ def within(column: ct.Tile, begin: ct.Tile, end: ct.Tile) -> ct.Tile:
 # --- by data --------------------------------------------------------------------------------------
 
 
-def shown_keys(padding: ct.Array, batch: int, tile: int, SIZE: int) -> ct.Tile:
-    """Padding of a tile of keys, bool [SIZE]; False outside. A batch axis of size 1 serves all."""
-    row = min(batch, padding.shape[0] - 1)
-    found = ct.load(padding, (row, tile), (1, SIZE), padding_mode=ZERO, allow_tma=False)
-    return found.reshape((SIZE,))
+def shown_at(padding: ct.Array, batch: int, keys: ct.Tile) -> ct.Tile:
+    """Whether padding shows these keys, of the same shape; False outside."""
+    row = min(batch, padding.shape[0] - 1)  # a batch axis of size 1 serves all
+    return ct.gather(padding, (row, keys)) != 0
 
 
 def segments_at(segments: ct.Array, batch: int, positions: ct.Tile) -> ct.Tile:
@@ -105,11 +105,39 @@ def segments_at(segments: ct.Array, batch: int, positions: ct.Tile) -> ct.Tile:
     return ct.gather(segments, (row, positions))
 
 
+def keys_that_may_be_seen(
+    begin: int,
+    end: int,
+    padding: ct.Array,
+    segments: ct.Array,
+    own: ct.Tile,
+    batch: int,
+    RULES: int,
+) -> tuple[int, int]:
+    """(first, last + 1) of the keys from begin to end that padding and segments may show; empty if
+    none is.
+
+    own: the segments of the queries. A key whose segment is not in their range is hidden, in
+    whatever order they come. Only the ends are cut off: a branch around the products of a tile
+    would keep the compiler from loading the next tile meanwhile. SCANNED keys at a time, since each
+    look waits for memory.
+    """
+    first, last = begin, end
+    if (RULES & (PADDING | SEGMENTS)) != 0:
+        first, last = end, begin
+        for group in range(begin // SCANNED, ct.cdiv(end, SCANNED)):
+            key = group * SCANNED + ct.arange(SCANNED, dtype=ct.int32)[None, :]
+            live = within(key, begin, end)
+            if (RULES & PADDING) != 0:
+                live = live & shown_at(padding, batch, key)
+            if (RULES & SEGMENTS) != 0:
+                theirs = segments_at(segments, batch, key)
+                live = live & (theirs >= ct.min(own)) & (theirs <= ct.max(own))
+            first = ct.minimum(first, ct.min(ct.where(live, key, end)))
+            last = ct.maximum(last, ct.max(ct.where(live, key + 1, begin)))
+    return first, last
+
+
 def some(conditions: ct.Tile) -> bool:
     """Does any hold?"""
     return ct.max(conditions.astype(ct.int32)) > 0
-
-
-def may_meet(ids: ct.Tile, others: ct.Tile) -> bool:
-    """False only where no id is among the others: the ranges of their values do not overlap."""
-    return (ct.min(ids) <= ct.max(others)) & (ct.max(ids) >= ct.min(others))
