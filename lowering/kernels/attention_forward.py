@@ -32,8 +32,9 @@ from tile_backend.lowering.kernels.attention_reach import (
     keys_seen_from,
     keys_that_may_be_seen,
     numbers,
+    of_keys,
     segments_at,
-    shown_at,
+    shown_keys,
     some,
     tiles_between,
     whole_tiles_between,
@@ -140,10 +141,10 @@ def attention(
                 if MASK == ATTEND:
                     scores = ct.where(found, scores, hidden)
                 if (RULES & PADDING) != 0:
-                    shown = shown_at(padding, batch, column)
+                    shown = shown_keys(padding, batch, j, COLS)
                     scores = ct.where(shown, scores, hidden)
                 if (RULES & SEGMENTS) != 0:
-                    theirs = segments_at(segments, batch, column)
+                    theirs = of_keys(segments, batch, j, COLS)
                     scores = ct.where(own == theirs, scores, hidden)
                 if left or j >= after_whole:
                     low, high = keys_seen_from(positions, keys, window, chunk, RULES)

@@ -93,16 +93,20 @@ def within(column: ct.Tile, begin: ct.Tile, end: ct.Tile) -> ct.Tile:
 # --- by data --------------------------------------------------------------------------------------
 
 
-def shown_at(padding: ct.Array, batch: int, keys: ct.Tile) -> ct.Tile:
-    """Whether padding shows these keys, of the same shape; False outside."""
-    row = min(batch, padding.shape[0] - 1)  # a batch axis of size 1 serves all
-    return ct.gather(padding, (row, keys)) != 0
+def shown_keys(padding: ct.Array, batch: int, tile: int, SIZE: int) -> ct.Tile:
+    """Padding of a tile of keys, [1, SIZE]; False outside. Padding itself is int8."""
+    return of_keys(padding, batch, tile, SIZE) != 0
+
+
+def of_keys(x: ct.Array, batch: int, tile: int, SIZE: int) -> ct.Tile:
+    """A tile of keys of `padding` or `segments`, [1, SIZE]; 0 outside."""
+    row = min(batch, x.shape[0] - 1)  # a batch axis of size 1 serves all
+    return ct.load(x, (row, tile), (1, SIZE), padding_mode=ZERO, allow_tma=False)
 
 
 def segments_at(segments: ct.Array, batch: int, positions: ct.Tile) -> ct.Tile:
-    """The segments at these positions, of the same shape; 0 outside."""
-    row = min(batch, segments.shape[0] - 1)
-    return ct.gather(segments, (row, positions))
+    """The segments of queries at these positions, of the same shape; 0 outside."""
+    return ct.gather(segments, (min(batch, segments.shape[0] - 1), positions))
 
 
 def keys_that_may_be_seen(
@@ -129,9 +133,9 @@ def keys_that_may_be_seen(
             key = group * SCANNED + ct.arange(SCANNED, dtype=ct.int32)[None, :]
             live = within(key, begin, end)
             if (RULES & PADDING) != 0:
-                live = live & shown_at(padding, batch, key)
+                live = live & shown_keys(padding, batch, group, SCANNED)
             if (RULES & SEGMENTS) != 0:
-                theirs = segments_at(segments, batch, key)
+                theirs = of_keys(segments, batch, group, SCANNED)
                 live = live & (theirs >= ct.min(own)) & (theirs <= ct.max(own))
             first = ct.minimum(first, ct.min(ct.where(live, key, end)))
             last = ct.maximum(last, ct.max(ct.where(live, key + 1, begin)))
