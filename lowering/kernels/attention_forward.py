@@ -28,13 +28,12 @@ from tile_backend.lowering.kernels.attention_reach import (
     PADDING,
     SEGMENTS,
     WINDOW,
+    at,
     first_position,
     keys_seen_from,
     keys_that_may_be_seen,
     numbers,
     of_keys,
-    segments_at,
-    shown_keys,
     some,
     tiles_between,
     whole_tiles_between,
@@ -105,7 +104,7 @@ def attention(
     whole, after_whole = whole_tiles_between(late[0], early[1], COLS)
     own = 0
     if (RULES & SEGMENTS) != 0:
-        own = segments_at(segments, batch, positions)
+        own = at(segments, batch, positions)
     if EMPTY == FILLED:
         begin, stop = 0, ct.cdiv(keys, COLS)
     else:
@@ -141,7 +140,7 @@ def attention(
                 if MASK == ATTEND:
                     scores = ct.where(found, scores, hidden)
                 if (RULES & PADDING) != 0:
-                    shown = shown_keys(padding, batch, j, COLS)
+                    shown = of_keys(padding, batch, j, COLS) != 0
                     scores = ct.where(shown, scores, hidden)
                 if (RULES & SEGMENTS) != 0:
                     theirs = of_keys(segments, batch, j, COLS)

@@ -93,20 +93,18 @@ def within(column: ct.Tile, begin: ct.Tile, end: ct.Tile) -> ct.Tile:
 # --- by data --------------------------------------------------------------------------------------
 
 
-def shown_keys(padding: ct.Array, batch: int, tile: int, SIZE: int) -> ct.Tile:
-    """Padding of a tile of keys, [1, SIZE]; False outside. Padding itself is int8."""
-    return of_keys(padding, batch, tile, SIZE) != 0
-
-
 def of_keys(x: ct.Array, batch: int, tile: int, SIZE: int) -> ct.Tile:
-    """A tile of keys of `padding` or `segments`, [1, SIZE]; 0 outside."""
-    row = min(batch, x.shape[0] - 1)  # a batch axis of size 1 serves all
+    """A tile of keys of `padding` (0 or 1) or `segments`, [1, SIZE]; 0 outside.
+
+    A batch axis of size 1 serves all.
+    """
+    row = min(batch, x.shape[0] - 1)
     return ct.load(x, (row, tile), (1, SIZE), padding_mode=ZERO, allow_tma=False)
 
 
-def segments_at(segments: ct.Array, batch: int, positions: ct.Tile) -> ct.Tile:
-    """The segments of queries at these positions, of the same shape; 0 outside."""
-    return ct.gather(segments, (min(batch, segments.shape[0] - 1), positions))
+def at(x: ct.Array, batch: int, positions: ct.Tile) -> ct.Tile:
+    """The same for any positions, of their shape."""
+    return ct.gather(x, (min(batch, x.shape[0] - 1), positions))
 
 
 def keys_that_may_be_seen(
@@ -124,7 +122,8 @@ def keys_that_may_be_seen(
     own: the segments of the queries. A key whose segment is not in their range is hidden, in
     whatever order they come. Only the ends are cut off: a branch around the products of a tile
     would keep the compiler from loading the next tile meanwhile. SCANNED keys at a time, since each
-    look waits for memory.
+    look waits for memory, and since tileiras 13.4 spills or fails where a tile has fewer elements
+    than the block has threads.
     """
     first, last = begin, end
     if (RULES & (PADDING | SEGMENTS)) != 0:
@@ -133,9 +132,9 @@ def keys_that_may_be_seen(
             key = group * SCANNED + ct.arange(SCANNED, dtype=ct.int32)[None, :]
             live = within(key, begin, end)
             if (RULES & PADDING) != 0:
-                live = live & shown_keys(padding, batch, group, SCANNED)
+                live = live & (at(padding, batch, key) != 0)
             if (RULES & SEGMENTS) != 0:
-                theirs = of_keys(segments, batch, group, SCANNED)
+                theirs = at(segments, batch, key)
                 live = live & (theirs >= ct.min(own)) & (theirs <= ct.max(own))
             first = ct.minimum(first, ct.min(ct.where(live, key, end)))
             last = ct.maximum(last, ct.max(ct.where(live, key + 1, begin)))
