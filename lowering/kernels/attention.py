@@ -21,7 +21,8 @@ def forward(inputs: AttentionInputs, arch: str) -> Launch:
     q, k, v, mask, places = inputs.q, inputs.k, inputs.v, inputs.mask, inputs.places
     batch, heads, length, width = q.shape
     padded = next_power_of_two(width), next_power_of_two(v.shape[3])
-    tiles = attention_tiles(arch, max(padded), length, q.dtype)
+    wide_ids = places.segments is not None and places.segments.dtype is torch.int64
+    tiles = attention_tiles(arch, max(padded), length, q.dtype, wide_ids)
     mask_rows = tiles.rows if mask is not None and mask.shape[2] > 1 else 1
     sinks, lse = (q if x is None else x for x in (inputs.sinks, inputs.lse))
     return launch_plan.launch(

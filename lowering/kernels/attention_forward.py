@@ -20,7 +20,7 @@ from tile_backend.lowering.kernels.attention_loop import (
     fold_in,
     load_values,
     log_sum_exp,
-    mean_of_values,
+    with_means,
 )
 from tile_backend.lowering.kernels.attention_reach import (
     CAUSAL,
@@ -153,16 +153,15 @@ def attention(
                 value = load_values(v, batch, head // GROUP, j, COLS, VALUE_WIDTH, LATENCY)
                 peak, mass, total = fold_in(scores, value, peak, mass, total, MAY_BE_EMPTY, UNIT)
 
-    result = total / mass
-    if MAY_BE_EMPTY and EMPTY == GIVES_ZERO:
-        result = ct.where(mass == 0.0, 0.0, result)
-    if MAY_BE_EMPTY and EMPTY == GIVES_MEAN:
-        row = tile * ROWS + ct.arange(ROWS, dtype=ct.int32)[:, None]
-        if some((mass == 0.0) & (row < q.shape[2])):
-            mean = mean_of_values(v, batch, head // GROUP, COLS, VALUE_WIDTH, LATENCY)
-            result = ct.where(mass == 0.0, mean, result)
-    result = result.astype(out.dtype).reshape((1, 1, ROWS, VALUE_WIDTH))
-    ct.store(out, (batch, head, tile, 0), result)
     if LSE:
         logs = log_sum_exp(peak, mass, UNIT).reshape((1, 1, ROWS))
         ct.store(lse, (batch, head, tile), logs, allow_tma=False)
+    if MAY_BE_EMPTY and EMPTY == GIVES_MEAN:
+        row = tile * ROWS + ct.arange(ROWS, dtype=ct.int32)[:, None]
+        if some((mass == 0.0) & (row < q.shape[2])):
+            total, mass = with_means(total, mass, v, batch, head // GROUP, COLS, VALUE_WIDTH)
+    result = total / mass
+    if MAY_BE_EMPTY and EMPTY == GIVES_ZERO:
+        result = ct.where(mass == 0.0, 0.0, result)
+    result = result.astype(out.dtype).reshape((1, 1, ROWS, VALUE_WIDTH))
+    ct.store(out, (batch, head, tile, 0), result)

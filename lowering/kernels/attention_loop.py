@@ -85,15 +85,21 @@ def fold_in(
     return higher, mass, total
 
 
-def mean_of_values(
-    v: ct.Array, batch: int, head: int, COLS: int, VALUE_WIDTH: int, LATENCY: int
-) -> ct.Tile:
-    """[1, VALUE_WIDTH], over all keys."""
-    total = ct.zeros((1, VALUE_WIDTH), ct.float32)
+def with_means(
+    total: ct.Tile, mass: ct.Tile, v: ct.Array, batch: int, head: int, COLS: int, VALUE_WIDTH: int
+) -> tuple[ct.Tile, ct.Tile]:
+    """total and mass, in which rows that have seen nothing see every key alike.
+
+    Plain loads: this loop is rare, and a second one with TMA spills on sm_100.
+    """
+    shape = (1, 1, COLS, VALUE_WIDTH)
+    sums = ct.zeros((1, VALUE_WIDTH), ct.float32)
     for j in range(ct.cdiv(v.shape[2], COLS)):
-        values = load_values(v, batch, head, j, COLS, VALUE_WIDTH, LATENCY)
-        total = total + ct.sum(values.astype(ct.float32), axis=0, keepdims=True)
-    return total / v.shape[2]
+        values = ct.load(v, (batch, head, j, 0), shape, padding_mode=ZERO, allow_tma=False)
+        values = values.reshape((COLS, VALUE_WIDTH)).astype(ct.float32)
+        sums = sums + ct.sum(values, axis=0, keepdims=True)
+    nothing = mass == 0.0
+    return ct.where(nothing, sums, total), ct.where(nothing, v.shape[2] * 1.0, mass)
 
 
 def log_sum_exp(peak: ct.Tile, mass: ct.Tile, UNIT: int) -> ct.Tile:

@@ -27,8 +27,12 @@ class AttentionTiles:
     hints: Mapping[str, int]
 
 
-def attention_tiles(arch: str, width: int, length: int, dtype: torch.dtype) -> AttentionTiles:
-    """width: the wider of both padded head widths; length: queries per head."""
+def attention_tiles(
+    arch: str, width: int, length: int, dtype: torch.dtype, wide_ids: bool = False
+) -> AttentionTiles:
+    """width: the wider of both padded head widths; length: queries per head. wide_ids: segments are
+    int64, of which a tile of comparisons takes twice the registers.
+    """
     if dtype is torch.float32:
         return full_precision_tiles(arch, width, length)
     if length <= 16:
@@ -37,7 +41,8 @@ def attention_tiles(arch: str, width: int, length: int, dtype: torch.dtype) -> A
     if length <= 64:
         return AttentionTiles(64, 64 if width <= 128 or arch in WARP_GROUPS else 32, 2, {})
     if arch in WARP_GROUPS:
-        return AttentionTiles(128, 128 if width <= 128 else 64, 2, EIGHT_WARPS)
+        narrow = width > 128 or (wide_ids and arch != "sm_90")
+        return AttentionTiles(128, 64 if narrow else 128, 2, EIGHT_WARPS)
     if width == 128 and arch != "sm_80":
         # 100 KB of shared memory and no matrix instruction that reads it: 128 rows would spill.
         return AttentionTiles(64, 64, 2, {})
