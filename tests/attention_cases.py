@@ -152,6 +152,8 @@ def of_tensors() -> dict[str, Callable[[torch.dtype], Arguments]]:
         add(f"added by hand {name}", **SQUARE, mask=bias, fill=-math.inf, window=30)
         wide = bias(torch.float32)
         add(f"added and capped {name}", **SQUARE, mask=wide, softcap=3.0, sinks=sinks)
+    add("mask of keys for each head", **SQUARE, mask=some_of(4, 2, 150)[:, 1:])
+    add("mask of keys and padding", mask=some_of(2, 150)[1:], padding=LEFT)
     add("causal mask and rule", **SQUARE, mask=some_of(150, 150))
     add("sinks", **SQUARE, sinks=sinks)
     add("sink of -inf", padding=nobody, sinks=torch.tensor([0.0, -math.inf, 1, -math.inf]))

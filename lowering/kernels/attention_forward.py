@@ -126,8 +126,9 @@ def attention(
             found, live = 0, True
             if MASK == ATTEND:
                 found = load_mask(mask, batch, head, tile, j, MASK_ROWS, COLS)
-                live = some(found)
-            if EMPTY == FILLED or live:
+                if MASK_ROWS > 1 and EMPTY != FILLED:
+                    live = some(found)
+            if live:
                 key = load_keys(k, batch, head // GROUP, j, WIDTH, COLS, LATENCY)
                 scores = product(queries, key, ct.zeros((ROWS, COLS), ct.float32)) * scale
                 if CAPPED:

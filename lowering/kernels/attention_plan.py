@@ -166,11 +166,19 @@ def spread(sinks: torch.Tensor, q: torch.Tensor, kv_heads: int, packed: bool) ->
 def attention_inputs(
     arguments: Mapping[str, Any], out: torch.Tensor, lse: torch.Tensor | None = None
 ) -> AttentionInputs:
-    """Check and reshape. `out` is [B, H, S, E], `lse` [B, H, S]."""
+    """Check and reshape. `out` is [B, H, S, E], `lse` [B, H, S].
+
+    A bool mask of keys, the same for every head and query, is padding.
+    """
     q, k, v, mask = (arguments[name] for name in ("q", "k", "v", "mask"))
     sinks, fill, softcap = (arguments.get(name) for name in ("sinks", "fill", "softcap"))
+    shown = arguments.get("padding")
     check_shapes(q, k, v)
-    where, kind = places(arguments, q, k), mask_kind(mask)
+    if mask is not None:
+        mask = four_axes(mask, q, k)
+        if mask.shape[1:3] == (1, 1) and mask.dtype is torch.bool and shown is None:
+            mask, shown = None, mask[:, 0, 0]
+    where, kind = places({**arguments, "padding": shown}, q, k), mask_kind(mask)
     empty = meaning_of_empty(fill, kind, where)
     if lse is not None and empty == FILLED:
         raise KernelLimit(
@@ -184,8 +192,6 @@ def attention_inputs(
         launch_plan.require_float(sinks=sinks)
         if sinks.shape != q.shape[1:2]:
             raise limit(f"`sinks` is {list(sinks.shape)}; attention takes one for each head")
-    if mask is not None:
-        mask = four_axes(mask, q, k)
     packed = q.shape[2] == 1 and q.shape[1] != k.shape[1]
     if sinks is not None:
         sinks = spread(sinks, q, k.shape[1], packed)
