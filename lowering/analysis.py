@@ -15,15 +15,17 @@ from torch import fx
 from tile_backend.lowering import (
     custom_op,
     describe,
+    gate,
     in_place,
     inline,
     rewrite,
     safe_spelling,
     site_kernels,
+    steps,
 )
 from tile_backend.lowering.anchors import anchors
 from tile_backend.lowering.canonical import CanonicalGraph
-from tile_backend.lowering.gate import Verdict, decide
+from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.merge import merge
 from tile_backend.lowering.node import value
 from tile_backend.lowering.plan import Allows, Candidate, plan
@@ -46,7 +48,8 @@ class Analysis:
     @property
     def ops(self) -> int:
         """How many ops of ours go in; plain PyTorch in the place of the original ops is none."""
-        return sum(not c.plain for _, candidates in self.accepted for c in candidates)
+        calls = (c.call for _, candidates in self.accepted for c in candidates if not c.plain)
+        return sum(len(call.launched) for call in calls if call is not None)
 
     def apply(self) -> None:
         """Rewrite every graph; on failure the caller restores them (see tile_backend.backend).
@@ -87,6 +90,7 @@ def analyse_one(
 ) -> tuple[list[Site], set[str], tuple[Candidate, ...]]:
     canonical = CanonicalGraph(module.graph)
     planned = merge(plan(canonical, registry.matcher, allows), canonical)
+    planned = dataclasses.replace(planned, chosen=in_steps(planned.chosen, kernels))
     verdicts = judge(planned.chosen, kernels, compiles)
     misses = registry.near_misses.search(canonical, registry.fusions, planned.covered)
     order = canonical.effects.position
@@ -106,10 +110,25 @@ def analyse_one(
     return [site for _, site in placed], meant, put_in
 
 
+def in_steps(candidates: Sequence[Candidate], kernels: str) -> tuple[Candidate, ...]:
+    """With the ops that serve their calls better than one, where ops go in at all."""
+    found = []
+    for candidate in candidates:
+        call = candidate.call
+        if call is not None and not gate.leaves(call, kernels):
+            number = gate.multiprocessors(gate.device_of(call))
+            divided = steps.divided(candidate.match.fusion, call, number)
+            candidate = dataclasses.replace(
+                candidate, call=dataclasses.replace(call, steps=divided)
+            )
+        found.append(candidate)
+    return tuple(found)
+
+
 def judge(candidates: Sequence[Candidate], kernels: str, compiles: bool) -> list[Verdict]:
     """What runs at each site, with its kernel's code at hand."""
     pairs = [(c.match.fusion, c.call) for c in candidates if c.call is not None]
-    verdicts = [decide(fusion, call, kernels) for fusion, call in pairs]
+    verdicts = [gate.decide(fusion, call, kernels) for fusion, call in pairs]
     return site_kernels.settle([call for _, call in pairs], verdicts, kernels, compiles)
 
 

@@ -12,7 +12,6 @@ from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.near_miss import NearMiss
 from tile_backend.lowering.node import line, module_path, spec, target_name
 from tile_backend.lowering.plan import Candidate
-from tile_backend.lowering.signature import declared
 from tile_backend.lowering.site import GraphLine, OpCall, Site
 
 
@@ -25,7 +24,7 @@ def fused(candidate: Candidate, verdict: Verdict) -> Site:
         fallback=verdict.fallback,
         call=call,
         bindings=bindings(candidate),
-        after=(written_call(call, candidate),),
+        after=written_calls(candidate),
         **common(candidate),
     )
 
@@ -138,20 +137,25 @@ def bindings(candidate: Candidate) -> dict[str, object]:
     return {**found, "mask": call.mask} if call.mask else found
 
 
-def written_call(call: OpCall, candidate: Candidate) -> str:
-    """`tilegym.rms_norm(x=hidden, weight=w, eps=1e-06, offset=0.0, rounding='once')`
+def written_calls(candidate: Candidate) -> tuple[str, ...]:
+    """What goes in, one op a line, without what is absent.
 
-    Without what is absent.
+    `normed = tilegym.rms_norm(x=hidden, weight=w, eps=1e-06, offset=0.0, rounding='once')`
     """
-    assert candidate.call is not None
-    words = []
-    for name in declared(candidate.call.op).names:
-        argument = candidate.call.arguments[name]
-        if argument is None:
-            continue
-        shown = (
-            call.operands.get(name, name) if isinstance(argument, torch.Tensor) else repr(argument)
-        )
-        words.append(f"{name}={shown}")
-    results = ", ".join(root.name for root in candidate.extent.roots)
-    return f"{results} = tilegym.{call.op}({', '.join(words)})"
+    call = candidate.call
+    assert call is not None
+    read = names(candidate)
+    known = {
+        id(a): read.get(name, name)
+        for name, a in call.arguments.items()
+        if isinstance(a, torch.Tensor)
+    }
+    lines = []
+    for step in call.launched:
+        given = {name: a for name, a in step.arguments.items() if a is not None}
+        words = [f"{name}={known.get(id(a), repr(a))}" for name, a in given.items()]
+        last = step is call.launched[-1]
+        results = ", ".join(root.name for root in candidate.extent.roots) if last else step.op.name
+        known |= {id(out): f"{step.op.name}[{i}]" for i, out in enumerate(step.outputs)}
+        lines.append(f"{results} = tilegym.{step.op.name}({', '.join(words)})")
+    return tuple(lines)

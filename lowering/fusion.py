@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from tile_backend.lowering.node import hint
 from tile_backend.lowering.reason import Reason, ReasonKind
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Shape",
     "Spelling",
     "Tensor",
+    "hint",
 ]
 
 
@@ -91,8 +93,9 @@ class Op:
                promises.
     gradient:  its backward, where that is better than differentiating the reference.
     steps:     (run, arguments, multiprocessors of the GPU) -> the result by several ops of the
-               fusion, or None for arguments that one launch serves better. Only where no gradient
-               is needed.
+               fusion, that of the last one, or None for arguments that one launch serves better.
+               Only where no gradient is needed. The tensors are fakes; `hint` of a dynamic size is
+               what it is at capture, and adds no guard.
     """
 
     name: str

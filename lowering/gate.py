@@ -24,6 +24,8 @@ from tile_backend.lowering.site import Decision
 MINIMUM_CAPABILITY = (8, 0)
 ASSUMED_CAPABILITY = (9, 0)
 """For a graph captured on fake CUDA tensors, where there is no GPU to ask."""
+ASSUMED_MULTIPROCESSORS = 132
+"""There as well, and on a CPU."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Verdict:
     decision: Decision
     put_in: bool
     fallback: Reason | None = None
+
+
+def leaves(call: Call, kernels: str) -> bool:
+    """Whether the original ops stay, whatever the kernels take."""
+    return kernels == "never" or (kernels == "auto" and device_of(call).type != "cuda")
 
 
 def decide(fusion: Fusion, call: Call, kernels: str) -> Verdict:
@@ -68,16 +75,18 @@ def interpreted(call: Call, device: torch.device) -> Verdict:
 
 
 def refused(call: Call, device: torch.device) -> Reason | None:
-    """Why the op's kernel does not take these dtypes, shapes and strides, as its plan says."""
+    """Why a kernel does not take these dtypes, shapes and strides, as its plan says."""
     from tile_backend.lowering.kernels.launch_plan import KernelLimit
 
-    values = [example(v) for v in (*call.arguments.values(), *call.outputs)]
-    try:
-        recipe(call.op.name, tuple(call.arguments), describe(values), architecture(device))
-    except KernelLimit as limit:
-        return limit.reason
-    except NoKernelError as error:
-        return Reason(ReasonKind.MISSING_KERNEL, str(error))
+    for launched in call.launched:
+        values = [example(v) for v in (*launched.arguments.values(), *launched.outputs)]
+        names, described = tuple(launched.arguments), describe(values)
+        try:
+            recipe(launched.op.name, names, described, architecture(device))
+        except KernelLimit as limit:
+            return limit.reason
+        except NoKernelError as error:
+            return Reason(ReasonKind.MISSING_KERNEL, str(error))
     return None
 
 
@@ -90,6 +99,13 @@ def architecture(device: torch.device) -> str:
     """The GPU as compilers name it: "sm_90"."""
     major, minor = capability_of(device.index or 0) or ASSUMED_CAPABILITY
     return f"sm_{major}{minor}"
+
+
+def multiprocessors(device: torch.device) -> int:
+    """Of the GPU."""
+    if device.type != "cuda" or capability_of(device.index or 0) is None:
+        return ASSUMED_MULTIPROCESSORS
+    return multiprocessors_of(device.index or 0)
 
 
 def example(value: Any) -> Any:
@@ -156,3 +172,8 @@ def has_cutile() -> bool:
 def capability_of(index: int) -> tuple[int, int] | None:
     """None where there is no GPU to ask (a graph captured on fake CUDA tensors)."""
     return torch.cuda.get_device_capability(index) if torch.cuda.is_available() else None
+
+
+@functools.cache
+def multiprocessors_of(index: int) -> int:
+    return torch.cuda.get_device_properties(index).multi_processor_count

@@ -42,6 +42,7 @@ class Call:
     mask:      what its mask means, in words; "" where it has none or nothing could be told.
     sources:   arguments that are no operands of the match, but tensors that its mask reads.
     respelled: what takes the place of the original ops where no kernel runs, if that is better.
+    steps:     the calls that are made in its place (see steps), on the same fakes; mostly none.
     """
 
     op: Op
@@ -52,6 +53,12 @@ class Call:
     mask: str = ""
     sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
     respelled: Respelling | None = None
+    steps: tuple[Call, ...] = ()
+
+    @property
+    def launched(self) -> tuple[Call, ...]:
+        """The calls whose kernels run: its steps, or itself."""
+        return self.steps or (self,)
 
 
 def structure(match: Match, extent: Extent, canonical: CanonicalGraph) -> Check:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from tile_backend.lowering import steps
+from tile_backend.lowering.fusion import Op
 from tile_backend.lowering.legality import Call, fake_mode_of, same_layout
 from tile_backend.lowering.mask.source import Source
 from tile_backend.lowering.match import Match
@@ -88,13 +90,18 @@ def splice(
 
 
 def inserted(candidate: Candidate, args: list[Any], tracer: TracksNodes, overload: str) -> Any:
-    """The call of the op, or the plain PyTorch that stands for it."""
+    """The call of the op or of its steps, or the plain PyTorch that stands for it."""
     call = candidate.call
     assert call is not None
+    given = dict(zip(declared(call.op).names, args, strict=True))
     if candidate.plain and call.respelled is not None:
-        return call.respelled.function(**dict(zip(declared(call.op).names, args, strict=True)))
-    target = getattr(getattr(torch.ops.tilegym, call.op.name), overload)
-    return tracer.create_proxy("call_function", target, tuple(args), {})
+        return call.respelled.function(**given)
+
+    def run(op: Op, values: list[Any]) -> Any:
+        target = getattr(getattr(torch.ops.tilegym, op.name), overload)
+        return tracer.create_proxy("call_function", target, tuple(values), {})
+
+    return steps.replayed(call, given, run) if call.steps else run(call.op, args)
 
 
 def bound_operands(candidate: Candidate, leaf: Any) -> Mapping[str, Any]:

@@ -42,8 +42,13 @@ class LaunchSite:
     environment: Any = dataclasses.field(default=None, compare=False)
 
     @classmethod
+    def all_of(cls, call: Call) -> tuple[LaunchSite, ...]:
+        """Of an op, or its steps, that is to be put into a captured graph."""
+        return tuple(map(cls.of, call.launched))
+
+    @classmethod
     def of(cls, call: Call) -> LaunchSite:
-        """Of an op that is to be put into a captured graph. An output nobody reads is None."""
+        """Of one launch. An output nobody reads is None."""
         read = call.read if any(call.read) else (True,) * len(call.outputs)
         kept = (out if wanted else None for out, wanted in zip(call.outputs, read, strict=True))
         values = (*call.arguments.values(), *kept)
@@ -81,15 +86,15 @@ def settle(
     kernels: the option tilegym.kernels. compiles: this is a compile, not an explanation.
     """
     wanted = [
-        LaunchSite.of(call) if verdict.decision == "kernel" else None
+        LaunchSite.all_of(call) if verdict.decision == "kernel" else ()
         for call, verdict in zip(calls, verdicts, strict=True)
     ]
     if any(gate.capability_of(gate.device_of(call).index or 0) is None for call in calls):
         compiles = False  # fake tensors, and no GPU that would run anything
-    found = problems([site for site in wanted if site is not None], compiles)
+    found = problems([site for sites in wanted for site in sites], compiles)
     return [
-        verdict if site is None else judged(verdict, found[site], kernels)
-        for site, verdict in zip(wanted, verdicts, strict=True)
+        judged(verdict, [problem for site in sites for problem in found[site]], kernels)
+        for sites, verdict in zip(wanted, verdicts, strict=True)
     ]
 
 
@@ -144,7 +149,7 @@ def judged(verdict: Verdict, found: Problems, kernels: str) -> Verdict:
     """The verdict on one site."""
     if not found:
         return verdict
-    sizes, problem = found[0]
+    sizes, problem = next((first for first in found if not first[0]), found[0])
     if not sizes:
         put_in = kernels == "always"
         return Verdict(Decision("reference", problem.text, put_in), put_in, fallback=problem)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from tile_backend.lowering.fusion import Op
 from tile_backend.patterns import _attention_math as math_of
+from tile_backend.patterns._attention_decode import in_two_steps
 
 MASKS = "Tensor? mask, Tensor? padding, Tensor? segments, Tensor? offset"
 PLACES = "bool is_causal=False, int start=0, int? window=None, int? chunk=None"
@@ -186,7 +187,7 @@ SPLIT = (
 )
 
 OPS = (
-    Op("attention", f"{ATTENTION}Tensor", attention, outputs),
+    Op("attention", f"{ATTENTION}Tensor", attention, outputs, steps=in_two_steps),
     Op("attention_with_lse", f"{ATTENTION}(Tensor, Tensor)", attention_with_lse, outputs_with_lse),
     Op(
         "attention_grad_q",

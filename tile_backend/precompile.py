@@ -112,7 +112,10 @@ def launches_of(options: Options, module: fx.GraphModule) -> collections.Counter
     found = pipeline.analyse(module, options)
     candidates = (candidate for _, accepted in found.accepted for candidate in accepted)
     return collections.Counter(
-        LaunchSite.of(candidate.call) for candidate in candidates if candidate.call is not None
+        site
+        for candidate in candidates
+        if candidate.call is not None
+        for site in LaunchSite.all_of(candidate.call)
     )
 
 
