@@ -53,7 +53,13 @@ def heads(
         made = torch.randn(2, positions, n, width, generator=generator).to(dtype)
         return made.transpose(1, 2)
 
-    if op == "attention":
+    if op == "attention_join":
+        parts = torch.randn(11, 2, count, length, width, generator=generator)
+        sums = torch.randn(11, 2, count, length, generator=generator)
+        return {"parts": parts, "lse": sums, "sinks": None, "dtype": dtype}
+    if op == "attention_split":  # of one part, which the reference has too
+        length, given = min(length, 37), {**given, "splits": 1}
+    if op in ("attention", "attention_split"):
         k, v = random(*keys), random(*keys)
         q = random(count, length)
         absent = dict.fromkeys(("mask", "padding", "segments", "offset", "sinks"))
@@ -68,7 +74,7 @@ def heads(
 def ragged(op: str, dtype: torch.dtype) -> Arguments:
     if op in ROWS:
         return rows(op, (3, 7), 203, dtype)
-    causal = {"is_causal": True} if op == "attention" else {}
+    causal = {"is_causal": True} if op in ("attention", "attention_split") else {}
     return heads(op, (6, 37, 48), (2, 37), dtype, **causal)
 
 

@@ -108,6 +108,19 @@ def _attention() -> list[Case]:
         Case("attention", {**grouped, "mask": Mask((5, 7))}),
         Case("attention", {**grouped, "mask": Mask((2, 1, 5, 7)), "fill": -1e4}),
         Case("attention", {**grouped, "k": q, "v": q, "is_causal": True}),
+        *_decode(grouped),
+    ]
+
+
+def _decode(grouped: Mapping[str, Any]) -> list[Case]:
+    """One part: how the keys are divided among several is the kernel's choice."""
+    split = {name: value for name, value in grouped.items() if name != "sinks"}
+    parts = {"parts": (11, 2, 4, 5, 9), "lse": (11, 2, 4, 5), "sinks": None}
+    return [
+        Case("attention_split", {**split, "splits": 1}),
+        Case("attention_split", {**split, "mask": Mask((2, 4, 5, 7)), "splits": 1}),
+        Case("attention_join", {**parts, "dtype": torch.float32}),
+        Case("attention_join", {**parts, "sinks": (4,), "dtype": torch.bfloat16}),
     ]
 
 

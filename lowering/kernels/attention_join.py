@@ -48,14 +48,16 @@ def attention_join(
             (AT_ONCE, 1, 1, 1),
             padding_mode=ct.PaddingMode.NEG_INF,
             allow_tma=False,
-        ).reshape((AT_ONCE, 1))
+        )
+        logs = logs.reshape((AT_ONCE, 1)).astype(ct.float32)
         found = ct.load(
             parts,
             (j, batch, head, query, 0),
             (AT_ONCE, 1, 1, 1, WIDTH),
             padding_mode=ct.PaddingMode.ZERO,
             allow_tma=False,
-        ).reshape((AT_ONCE, WIDTH))
+        )
+        found = found.reshape((AT_ONCE, WIDTH)).astype(ct.float32)
         higher = ct.maximum(peak, ct.max(logs, axis=0, keepdims=True))
         base = at_least_finite(higher)
         weights = ct.exp(logs - base)
@@ -80,11 +82,7 @@ def plan(
     if out is None or launch_plan.is_empty(outputs):
         return None
     parts, lse, sinks = (arguments[name] for name in ("parts", "lse", "sinks"))
-    for name, tensor in (("parts", parts), ("lse", lse)):
-        if tensor.dtype is not torch.float32:
-            reason = f"`{name}` is {tensor.dtype}; attention_split makes float32"
-            raise KernelLimit(ReasonKind.DTYPE_LIMIT, reason)
-    launch_plan.require_float(out=out, sinks=sinks)
+    launch_plan.require_float(parts=parts, lse=lse, sinks=sinks, out=out)
     _splits, batch, heads, length, width = parts.shape
     fits = parts.shape[:4] == lse.shape and parts.shape[1:] == out.shape
     if not fits or (sinks is not None and sinks.shape != (heads,)):
