@@ -137,10 +137,11 @@ def attention_split(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`attention` over each of `splits` parts of the keys.
 
-    Results [splits, B, H, S, E] and their log-sum-exp [splits, B, H, S], both float32. Which keys
-    a part has is the kernel's choice; here the first has all, and the others none.
+    Results [splits, B, H, S, E] and their log-sum-exp [splits, B, H, S], both float32, the results
+    as precise as products of the inputs' dtype are. Which keys a part has is the kernel's choice;
+    here the first has all, and the others none.
     """
-    first = math_of.written_out(q.float(), k, v, **others)
+    first = math_of.written_out(q, k, v, **others).float()
     lse = math_of.log_sum_exp(q, k, **others)
     nothing = first.new_zeros((splits - 1, *first.shape))
     none = lse.new_full((splits - 1, *lse.shape), -math.inf)

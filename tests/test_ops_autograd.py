@@ -22,7 +22,13 @@ def define_op(name: str, schema: str, reference: Any, outputs: Any) -> Any:
     return custom_op.record(name).overload
 
 
-@pytest.mark.parametrize("case", one_of_each(), ids=str)
+FLOAT32 = ("attention_split", "attention_join")
+"""Ops whose results or operands are float32 whatever the model's dtype is."""
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in one_of_each() if case.op not in FLOAT32], ids=str
+)
 def test_gradcheck_in_float64(case: Case) -> None:
     """Through the real registration, with a reference whose casts to float32 mean float64."""
     record = case.record

@@ -22,7 +22,7 @@ def run_with_gradients(
     function: Callable[..., Any], values: dict[str, Any], cotangents: Sequence[torch.Tensor]
 ) -> tuple[Results, Results]:
     """Results of `function`, and the gradient of every floating argument."""
-    results = function(*values.values())
+    results = function(**values)
     results = [results] if isinstance(results, torch.Tensor) else list(results)
     seeds = [c.to(r.dtype) for c, r in zip(cotangents, results, strict=True)]
     leaves = [t for t in values.values() if isinstance(t, torch.Tensor) and t.requires_grad]
