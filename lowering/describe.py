@@ -12,6 +12,7 @@ from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.near_miss import NearMiss
 from tile_backend.lowering.node import line, module_path, spec, target_name
 from tile_backend.lowering.plan import Candidate
+from tile_backend.lowering.signature import declared
 from tile_backend.lowering.site import GraphLine, OpCall, Site
 
 

@@ -103,9 +103,9 @@ def architecture(device: torch.device) -> str:
 
 def multiprocessors(device: torch.device) -> int:
     """Of the GPU."""
-    if device.type != "cuda" or capability_of(device.index or 0) is None:
-        return ASSUMED_MULTIPROCESSORS
-    return multiprocessors_of(device.index or 0)
+    return (
+        multiprocessors_of(device.index or 0) if device.type == "cuda" else ASSUMED_MULTIPROCESSORS
+    )
 
 
 def example(value: Any) -> Any:
@@ -176,4 +176,6 @@ def capability_of(index: int) -> tuple[int, int] | None:
 
 @functools.cache
 def multiprocessors_of(index: int) -> int:
+    if not torch.cuda.is_available():
+        return ASSUMED_MULTIPROCESSORS
     return torch.cuda.get_device_properties(index).multi_processor_count

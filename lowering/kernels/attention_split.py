@@ -29,6 +29,7 @@ from tile_backend.lowering.kernels.attention_reach import (
     first_position,
     keys_seen_from,
     numbers,
+    of_keys,
     tiles_between,
     within,
 )
@@ -83,6 +84,8 @@ def attention_split(
     [P, B, K, G, S]. HEADS of a group and all queries, of which there are QUERIES or fewer, are one
     tile. With CAPPED, scale is that of the argument of tanh, and cap its factor. mask, padding and
     offset are anything where MASK and RULES do not name them.
+
+    Longer than 40 lines because most are parameters.
     """
     split, batch = ct.bid(0), ct.bid(2)
     tiles_of_heads = ct.cdiv(q.shape[2], HEADS)
@@ -120,7 +123,7 @@ def attention_split(
         column = j * COLS + ct.arange(COLS, dtype=ct.int32)[None, :]
         visible = within(column, begin, end)
         if (RULES & PADDING) != 0:
-            visible = visible & load_padding(padding, batch, j, COLS)
+            visible = visible & (of_keys(padding, batch, j, COLS) != 0)
         scores = ct.where(visible, scores, -math.inf)
         value = load_values(v, batch, head, j, COLS, VALUE_WIDTH, LATENCY)
         # Any row may have seen no key so far, whatever hides them.
@@ -158,12 +161,6 @@ def load_group_mask(
     found = ct.load(mask, (b, h, part, 0, j), shape, padding_mode=ZERO, allow_tma=False)
     found = ct.broadcast_to(found.reshape(shape[2:]), (HEADS, QUERIES, COLS))
     return found.reshape((HEADS * QUERIES, COLS))
-
-
-def load_padding(padding: ct.Array, batch: int, j: int, COLS: int) -> ct.Tile:
-    """Which keys of tile j are there, [1, COLS]; a batch axis of size 1 serves all."""
-    row = min(batch, padding.shape[0] - 1)
-    return ct.load(padding, (row, j), (1, COLS), padding_mode=ZERO, allow_tma=False)
 
 
 def plan(

@@ -47,7 +47,7 @@ def split_samples() -> list[Sample]:
     def meta(*shape: int, dtype: torch.dtype = torch.bool) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
 
-    prefix = {"offset": meta(1, dtype=torch.int64), "is_causal": True}
+    prefix: dict[str, Any] = {"offset": meta(1, dtype=torch.int64), "is_causal": True}
     return [
         sample("decode", (32, 1, 128), (8, 4096, 128)),
         sample("prefix", (32, 1, 128), (8, 4096, 128), **prefix),
