@@ -99,11 +99,11 @@ KNOWN: dict[Any, tuple[torch.Tensor, str]] = {
     packed: (IDS, "causal+segments"),
     later: (IDS, "causal(3)"),
     after_another: (IDS, "causal"),
-    turned: (IDS, "unexplained"),
+    turned: (IDS, "tensor"),
     single: (IDS, "causal"),
     last_dimension: (IDS, "causal"),
     not_of_the_index: (IDS, "none"),
-    unknown_inside: (IDS, "unexplained"),
+    unknown_inside: (IDS, "tensor"),
 }
 
 
@@ -123,7 +123,7 @@ def one_less(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("program", (one_more, one_less), ids=lambda program: program.__name__)
 def test_one_element_more_or_less_is_not_causal(program: Any) -> None:
-    assert "unexplained" in check(program, x=IDS)
+    assert "tensor" in check(program, x=IDS)
 
 
 def test_a_length_that_is_written_to_later_is_read_inside() -> None:
@@ -144,4 +144,4 @@ def test_a_write_inside_a_vmap_is_seen() -> None:
 
         return torch.vmap(row)(table)
 
-    assert check(written, x=IDS) == "unexplained"
+    assert check(written, x=IDS) == "tensor"

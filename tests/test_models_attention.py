@@ -83,9 +83,17 @@ def test_logits(name: str, call: str, dtype: torch.dtype) -> None:
             ours = compiled(named.build(name, dtype))(**inputs).logits
     verdict = within_budget(ours, exact, eager)
     assert verdict, str(verdict)
-    found = masks()
-    assert len(found) == 2
-    assert all(word.split("+")[0] == "causal" and factor in word for word in found), found
+    assert masks() == expected(name, factor)
+
+
+def expected(name: str, factor: str) -> list[str]:
+    """gpt-oss does not tell packed sequences apart; chunks count from where a row's padding ends,
+    or from where its sequence begins, which only the mask itself says.
+    """
+    own = "" if (name, factor) == ("gpt_oss", "segments") else f"+{factor}"
+    local = "" if name == "llama" else "+window(8)"
+    first = f"causal{own}+tensor" if name == "llama4_text" else f"causal{local}{own}"
+    return [first, first if name in ("llama", "mistral") else f"causal{own}"]
 
 
 class Decoding:

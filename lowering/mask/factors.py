@@ -140,7 +140,10 @@ class Padding(Factor):
 
 @dataclasses.dataclass(frozen=True)
 class Unexplained(Factor):
-    """Anything else."""
+    """Anything else: the mask's own tensor says it."""
+
+    def __str__(self) -> str:
+        return "tensor"
 
 
 NOTHING = Amount(sympy.Integer(0))

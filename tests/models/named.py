@@ -128,6 +128,7 @@ def build(name: str, dtype: torch.dtype = torch.float32, **changes: Any) -> torc
 
 def layers(model: torch.nn.Module) -> torch.nn.ModuleList:
     """The decoder layers, which a user may compile one by one."""
-    found = model.get_submodule(model.base_model_prefix).get_submodule("layers")
+    prefix = str(model.base_model_prefix)  # of llama4 a name that only its multi-modal model has
+    found = model.get_submodule(prefix if hasattr(model, prefix) else "model").get_submodule("layers")
     assert isinstance(found, torch.nn.ModuleList)
     return found
