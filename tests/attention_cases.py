@@ -13,6 +13,11 @@ from typing import Any
 
 import torch
 
+from tile_backend.lowering.custom_op import define
+from tile_backend.patterns import all_fusions
+
+define(all_fusions())
+
 Arguments = dict[str, Any]
 TENSORS = ("mask", "padding", "segments", "offset", "sinks")
 LOWEST = torch.finfo(torch.float32).min

@@ -57,7 +57,7 @@ def heads(
         parts = torch.randn(11, 2, count, length, width, generator=generator)
         sums = torch.randn(11, 2, count, length, generator=generator)
         return {"parts": parts, "lse": sums, "sinks": None, "dtype": dtype}
-    if op in ("attention", "attention_split"):
+    if op.startswith("attention"):
         absent = dict.fromkeys(("mask", "padding", "segments", "offset", "sinks"))
         if op == "attention_split":  # of one part, which the reference has too
             length, given = min(length, 37), {**given, "splits": 1}
@@ -75,7 +75,8 @@ def heads(
 def ragged(op: str, dtype: torch.dtype) -> Arguments:
     if op in ROWS:
         return rows(op, (3, 7), 203, dtype)
-    causal = {"is_causal": True} if op in ("attention", "attention_split") else {}
+    attends = op.startswith("attention") and op != "attention_join"
+    causal = {"is_causal": True} if attends else {}
     return heads(op, (6, 37, 48), (2, 37), dtype, **causal)
 
 

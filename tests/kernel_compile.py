@@ -24,7 +24,8 @@ from tile_backend.lowering.kernels.signature import signature_for
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OPS = (
     "rms_norm add_rms_norm rms_norm_add layer_norm"
-    " silu_mul gelu_mul rotary rotary_qk softmax attention attention_split attention_join"
+    " silu_mul gelu_mul rotary rotary_qk softmax"
+    " attention attention_with_lse attention_split attention_join"
 ).split()
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "sm_100", "sm_120")
 MAIN_ARCHITECTURE = "sm_90"

@@ -36,6 +36,13 @@ class Mask:
 
 
 @dataclasses.dataclass(frozen=True)
+class Numbers:
+    """A tensor of these integers."""
+
+    values: Any
+
+
+@dataclasses.dataclass(frozen=True)
 class Case:
     """One call of an op; a tuple stands for a random tensor of that shape."""
 
@@ -101,6 +108,7 @@ def _attention() -> list[Case]:
     q, kv = (2, 4, 5, 6), {"k": (2, 2, 7, 6), "v": (2, 2, 7, 9)}
     absent = dict.fromkeys(("mask", "padding", "segments", "offset", "sinks"))
     grouped = {"q": q, **kv, **absent, "scale": 0.4}
+    documents = {"segments": Numbers([[0, 0, 0, 1, 1, 1, 2]])}
     return [
         Case("attention", grouped),
         Case("attention", {**grouped, "is_causal": True}),
@@ -108,6 +116,13 @@ def _attention() -> list[Case]:
         Case("attention", {**grouped, "mask": Mask((5, 7))}),
         Case("attention", {**grouped, "mask": Mask((2, 1, 5, 7)), "fill": -1e4}),
         Case("attention", {**grouped, "k": q, "v": q, "is_causal": True}),
+        Case("attention", {**grouped, "is_causal": True, "start": 1, "window": 3}),
+        Case("attention", {**grouped, "chunk": 4, "offset": Numbers([2])}),
+        Case("attention", {**grouped, "padding": Mask((2, 7)), "fill": -1e38}),
+        Case("attention", {**grouped, **documents, "is_causal": True}),
+        Case("attention", {**grouped, "sinks": (4,), "softcap": 2.0}),
+        Case("attention_with_lse", {**grouped, "is_causal": True}),
+        Case("attention_with_lse", {**grouped, **documents, "sinks": (4,), "softcap": 2.0}),
         *_decode(grouped),
     ]
 
@@ -144,7 +159,9 @@ def arguments(
     generator = torch.Generator().manual_seed(seed)
 
     def tensor(value: Any) -> Any:
-        if isinstance(value, Mask):
+        if isinstance(value, Numbers):
+            made = torch.tensor(value.values)
+        elif isinstance(value, Mask):
             made = torch.rand(value.shape, generator=generator) > 0.4
             made[..., 0, :] = False
         elif isinstance(value, Weight):

@@ -106,13 +106,29 @@ def test_limits_say_what_is_wrong(
         ({"k": meta(1, 4, 32, 32)}, ReasonKind.SHAPE_LIMIT, "do not fit each other"),
         ({"k": meta(1, 4, 0, 64)}, ReasonKind.SHAPE_LIMIT, "there are no keys"),
         ({"q": meta(4, 32, 64)}, ReasonKind.SHAPE_LIMIT, "`q` has 3 dimensions"),
-        ({"fill": -1.0}, ReasonKind.SEMANTICS_UNSUPPORTED, "`fill` without a mask"),
         ({"mask": meta(5, 32)}, ReasonKind.SHAPE_LIMIT, "does not broadcast to"),
         (
-            {"mask": meta(32, 32), "is_causal": True},
+            {"mask": meta(32, 32), "is_causal": True, "fill": -1e4},
             ReasonKind.SEMANTICS_UNSUPPORTED,
-            "a mask together with is_causal",
+            "a mask that is added, and hidden scores that are -10000.0",
         ),
+        ({"padding": meta(1, 32)}, ReasonKind.DTYPE_LIMIT, "`padding` is torch.bfloat16, not bool"),
+        ({"segments": meta(1, 32)}, ReasonKind.DTYPE_LIMIT, "`segments` is .*, no integer"),
+        ({"offset": meta(1)}, ReasonKind.DTYPE_LIMIT, "`offset` is torch.bfloat16, no integer"),
+        (
+            {"offset": meta(2, dtype=torch.int64), "is_causal": True},
+            ReasonKind.SHAPE_LIMIT,
+            "`offset` has 2 elements",
+        ),
+        (
+            {"padding": meta(1, 31, dtype=torch.bool)},
+            ReasonKind.SHAPE_LIMIT,
+            r"`padding` is \[1, 31\]; attention takes \[batch, keys\]",
+        ),
+        ({"sinks": meta(5)}, ReasonKind.SHAPE_LIMIT, "takes one for each head"),
+        ({"chunk": 0}, ReasonKind.SHAPE_LIMIT, "a chunk of 0 positions"),
+        ({"softcap": 0.0}, ReasonKind.SHAPE_LIMIT, "a soft cap of 0"),
+        ({"start": 2**31}, ReasonKind.SHAPE_LIMIT, "leave the range of int32"),
     ],
 )
 def test_limits_of_attention(given: dict[str, Any], kind: ReasonKind, words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 from typing import Any
 
@@ -13,10 +14,12 @@ from cuda.tile.compilation import ArrayConstraint
 
 from tests.kernel_compile import ARCHITECTURES, OPS, samples_of
 from tests.kernel_plans import meta, plan
+from tile_backend.lowering.kernels.attention import attention
 from tile_backend.lowering.kernels.launch_plan import (
     FLOATS,
     MAX_GRID,
     KernelLimit,
+    Launch,
 )
 from tile_backend.lowering.kernels.signature import parameter_annotations, signature_for
 from tile_backend.lowering.reason import ReasonKind
@@ -147,10 +150,15 @@ def test_one_query_per_head_packs_the_group() -> None:
     assert found is not None
     assert found.grid == (1, 8, 2)
     assert found.args[0].shape == (2, 8, 4, 128)
-    # Under a causal mask a single query sees the first key only: nothing to share.
-    causal = plan("attention", {**arguments, "is_causal": True}, torch.empty_like(q))
-    assert causal is not None
-    assert causal.grid == (1, 32, 2)
+    place = {"is_causal": True, "offset": meta(dtype=torch.int64), "sinks": meta(32)}
+    cached = plan("attention", {**arguments, **place}, torch.empty_like(q))
+    assert cached is not None
+    assert cached.grid == (1, 8, 2)
+    assert (8, 4) in [x.shape for x in cached.args if isinstance(x, torch.Tensor)], "sinks"
+
+
+def fill_of(launch: Launch) -> Any:
+    return launch.args[list(inspect.signature(attention).parameters).index("fill")]
 
 
 def test_a_finite_fill_stays_finite() -> None:
@@ -161,8 +169,8 @@ def test_a_finite_fill_stays_finite() -> None:
     infinite = plan("attention", {**arguments, "fill": -math.inf}, torch.empty_like(q))
     assert found is not None
     assert infinite is not None
-    assert found.args[6] == lowest
-    assert infinite.args[6] == -math.inf
+    assert fill_of(found) == lowest
+    assert fill_of(infinite) == -math.inf
 
 
 def test_the_float_dtypes_are_those_of_the_ops() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_the_page_is_what_the_kernels_compile_to() -> None:
 
 
 def test_every_configuration_of_attention_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each tile that attention_tiles gives to a width, length and dtype, on each architecture."""
+    """Each tile that attention_tiles gives to a width, length, dtype and ids, everywhere."""
     planned = []
 
     def noted(arch: str, *rest: Any) -> AttentionTiles:
@@ -73,12 +74,13 @@ def test_every_configuration_of_attention_is_compiled(monkeypatch: pytest.Monkey
         if case.op == "attention":
             kernel_compile.launch_of(case)
     missing = [
-        (arch, width, length, dtype)
+        (arch, *given)
         for arch in ARCHITECTURES
         for dtype, widest in WIDEST_HEAD.items()
-        for width in (1, 16, 32, 64, 128, 256)
-        for length in (1, 16, 40, 512)
-        if width <= widest and (arch, attention_tiles(arch, width, length, dtype)) not in planned
+        for given in itertools.product(
+            (1, 16, 32, 64, 128, 256), (1, 16, 40, 512), (dtype,), (False, True)
+        )
+        if given[0] <= widest and (arch, attention_tiles(arch, *given)) not in planned
     ]
     assert missing == []
 
