@@ -1,26 +1,30 @@
-"""The backward of every op, derived from its reference: recompute it under grad, and differentiate.
+"""The backward of every op: other ops where it declares some, else derived from its reference.
 
-Only inputs are saved. Traced by AOTAutograd, the recomputation is ordinary ATen in the joint
-graph, which the partitioner and Inductor treat like any other code. No work is done for inputs that
-need no gradient, nor for results that received none. Second derivatives and forward-mode AD raise.
+Derived: recompute the reference under grad, and differentiate. Only inputs are saved. Traced by
+AOTAutograd, the recomputation is ordinary ATen in the joint graph, which the partitioner and
+Inductor treat like any other code. Declared (`fusion.Gradient`): another op runs forward, whose
+results are saved beside the inputs, and the joint graph has it and the ops of its backward.
+No work is done for inputs that need no gradient, nor for results that received none. Second
+derivatives and forward-mode AD raise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.autograd import forward_ad
 
 from tile_backend.lowering import reference
-from tile_backend.lowering.fusion import Op
+from tile_backend.lowering import unavailable_derivatives as unavailable
+from tile_backend.lowering.fusion import Gradient, Op
 from tile_backend.lowering.signature import Signature
 
-LATER = (
-    "is not available in this version; call the plain PyTorch function instead,"
-    " or compile with TILEGYM_DISABLE=1"
-)
+Gradients = Mapping[str, torch.Tensor | None]
+Backward = Callable[..., Gradients]
+"""(arguments, results of forward, gradients of the op's results, names that need one) -> by name"""
 
 
 def register(
@@ -33,19 +37,28 @@ def register(
 
     Our own, because torch.library.register_autograd drops forward-mode tangents silently.
     """
-    function = _function(op, overload, signature)
+    derived = _function(op, lambda: overload, signature, functools.partial(_derived, op), saves=0)
+    declared = op.gradient and _declared(op, op.gradient, overload, signature)
 
     def kernel(*args: Any) -> Any:
         if forward_ad._current_level >= 0:
-            _refuse_tangents(op, args)
+            unavailable.refuse_tangents(op.name, args)
         if torch._C._are_functorch_transforms_active():  # torch.func.grad, vmap and the like
             return reference.untupled(reference.run(op, signature.bind(args)))
-        if torch.is_grad_enabled() and any(
-            isinstance(value, torch.Tensor) and value.requires_grad for value in args
-        ):
-            return function.apply(*signature.values(args))
-        with torch._C._AutoDispatchBelowAutograd():
-            return overload(*args)
+        values = signature.values(args)
+        needed = [
+            name
+            for name, value in zip(signature.names, values, strict=True)
+            if isinstance(value, torch.Tensor) and value.requires_grad
+        ]
+        if not needed or not torch.is_grad_enabled():
+            with torch._C._AutoDispatchBelowAutograd():
+                return overload(*args)
+        if op.gradient and declared:
+            arguments = dict(zip(signature.names, values, strict=True))
+            if op.gradient.applies(arguments, needed):
+                return reference.untupled(declared.apply(*values)[: signature.results])
+        return derived.apply(*values)
 
     library.impl(overload, kernel, "Autograd")
 
@@ -80,38 +93,87 @@ def gradients(
     return dict(zip(needed, found, strict=True))
 
 
-def _function(
-    op: Op, overload: torch._ops.OpOverload, signature: Signature
+def _derived(
+    op: Op,
+    arguments: Mapping[str, Any],
+    results: Sequence[torch.Tensor],
+    cotangents: Sequence[torch.Tensor | None],
+    needed: Sequence[str],
+) -> Gradients:
+    return gradients(op, arguments, needed, cotangents)
+
+
+def _declared(
+    op: Op, gradient: Gradient, overload: torch._ops.OpOverload, signature: Signature
 ) -> type[torch.autograd.Function]:
-    """One Function class per op, so that `grad_fn` names the op in anomaly traces."""
+    """The Function of an op with a gradient. The ops that it names are defined after this one."""
+    packets = getattr(torch.ops, overload.namespace)
+    kind = overload._overloadname  # the interpreted op is differentiated by interpreted ops
+
+    def other(name: str) -> Any:
+        return getattr(getattr(packets, name), kind)
+
+    def run(name: str, **arguments: Any) -> Any:
+        return other(name)(**arguments)
+
+    def backward(
+        arguments: Mapping[str, Any],
+        results: Sequence[torch.Tensor],
+        cotangents: Sequence[torch.Tensor | None],
+        needed: Sequence[str],
+    ) -> Gradients:
+        if all(cotangent is None for cotangent in cotangents):
+            return {}
+        with torch.no_grad(), reference.without_autocast(results[0].device.type):
+            return gradient.backward(run, arguments, results, cotangents, needed)
+
+    return _function(op, lambda: other(gradient.saving), signature, backward, saves=None)
+
+
+def _function(
+    op: Op,
+    runs: Callable[[], torch._ops.OpOverload],
+    signature: Signature,
+    differentiated: Backward,
+    saves: int | None,
+) -> type[torch.autograd.Function]:
+    """One Function class per op, so that `grad_fn` names the op in anomaly traces.
+
+    runs: the op that is run forward; the results that it has beside those of `op` come last, and
+    have no gradient. saves: how many of its results are saved; None for all.
+    """
+    tensors = sum(signature.is_tensor)
 
     def forward(*args: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            return overload(*args)
+            return runs()(*args)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        results = reference.as_tuple(output)
         ctx.set_materialize_grads(False)
-        tensors = len([kind for kind in signature.is_tensor if kind])
-        ctx.save_for_backward(*inputs[:tensors])
+        ctx.mark_non_differentiable(*results[signature.results :])
+        ctx.save_for_backward(*inputs[:tensors], *results[:saves])
         ctx.scalars = inputs[tensors:]
 
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        values = (*ctx.saved_tensors, *ctx.scalars)
+        saved = ctx.saved_tensors
+        values = (*saved[:tensors], *ctx.scalars)
         arguments = dict(zip(signature.names, values, strict=True))
         needed = [
             name for name, needs in zip(signature.names, ctx.needs_input_grad, strict=True) if needs
         ]
-        found = gradients(op, arguments, needed, cotangents)
+        cotangents = cotangents[: signature.results]
+        found = differentiated(arguments, saved[tensors:], cotangents, needed)
         if torch.is_grad_enabled():  # create_graph=True
-            sources = [t for t in (*cotangents, *ctx.saved_tensors) if t is not None]
+            sources = [t for t in (*cotangents, *saved[:tensors]) if t is not None]
             found = {
-                name: gradient if gradient is None else _once(op.name, gradient, sources)
+                name: gradient if gradient is None else unavailable.once(op.name, gradient, sources)
                 for name, gradient in found.items()
             }
         return tuple(found.get(name) for name in signature.names)
 
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise NotImplementedError(_forward_mode(op))
+        raise unavailable.forward_mode(op.name)
 
     body = {
         "forward": staticmethod(forward),
@@ -120,36 +182,3 @@ def _function(
         "jvp": staticmethod(jvp),
     }
     return type(f"tilegym_{op.name}", (torch.autograd.Function,), body)
-
-
-class _Once(torch.autograd.Function):
-    """A gradient that depends on its sources in a way nobody may differentiate again."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, name: str, gradient: torch.Tensor, *sources: torch.Tensor
-    ) -> torch.Tensor:
-        ctx.name = name
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: torch.Tensor) -> Any:
-        raise NotImplementedError(
-            f"torch.ops.tilegym.{ctx.name}: the derivative of its gradient (double backward)"
-            f" {LATER}"
-        )
-
-
-def _once(name: str, gradient: torch.Tensor, sources: Sequence[torch.Tensor]) -> torch.Tensor:
-    result: torch.Tensor = _Once.apply(name, gradient, *sources)  # type: ignore[no-untyped-call]
-    return result
-
-
-def _forward_mode(op: Op) -> str:
-    return f"torch.ops.tilegym.{op.name}: forward-mode differentiation {LATER}"
-
-
-def _refuse_tangents(op: Op, args: Sequence[Any]) -> None:
-    for value in args:
-        if isinstance(value, torch.Tensor) and forward_ad.unpack_dual(value).tangent is not None:
-            raise NotImplementedError(_forward_mode(op))

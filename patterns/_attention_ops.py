@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from tile_backend.lowering.fusion import Op
+from tile_backend.patterns import _attention_gradient
 from tile_backend.patterns import _attention_math as math_of
 from tile_backend.patterns._attention_decode import in_two_steps
 
@@ -188,7 +189,14 @@ SPLIT = (
 )
 
 OPS = (
-    Op("attention", f"{ATTENTION}Tensor", attention, outputs, steps=in_two_steps),
+    Op(
+        "attention",
+        f"{ATTENTION}Tensor",
+        attention,
+        outputs,
+        gradient=_attention_gradient.GRADIENT,
+        steps=in_two_steps,
+    ),
     Op("attention_with_lse", f"{ATTENTION}(Tensor, Tensor)", attention_with_lse, outputs_with_lse),
     Op(
         "attention_grad_q",

@@ -25,7 +25,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 OPS = (
     "rms_norm add_rms_norm rms_norm_add layer_norm"
     " silu_mul gelu_mul rotary rotary_qk softmax"
-    " attention attention_with_lse attention_split attention_join"
+    " attention attention_with_lse attention_grad_q attention_grad_kv"
+    " attention_split attention_join"
 ).split()
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "sm_100", "sm_120")
 MAIN_ARCHITECTURE = "sm_90"

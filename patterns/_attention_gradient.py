@@ -1,0 +1,58 @@
+"""The backward of attention, by two ops that compute the softmax's weights again, tile by tile.
+
+Beside the inputs, the result and its log-sum-exp are all it needs (Dao et al., arXiv:2205.14135,
+appendix B.4): nothing that has an element per query and key is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from tile_backend.lowering.fusion import Gradient, Run
+
+DIFFERENTIABLE = frozenset(("q", "k", "v", "sinks"))
+
+
+def applies(arguments: Mapping[str, Any], needed: Sequence[str]) -> bool:
+    """Not for a mask that is learned, nor where hidden scores are numbers that have weight.
+
+    Nobody trains through a static cache, whose `offset` the kernels would have to read.
+    """
+    plain = arguments["fill"] is None and arguments["offset"] is None
+    return plain and DIFFERENTIABLE.issuperset(needed)
+
+
+def backward(
+    run: Run,
+    arguments: Mapping[str, Any],
+    results: Sequence[torch.Tensor],
+    cotangents: Sequence[torch.Tensor],
+    needed: Sequence[str],
+) -> dict[str, torch.Tensor | None]:
+    """See Gradient. delta and the gradient of the sinks are ATen, which Inductor fuses."""
+    (dout,), (out, lse) = cotangents, results
+    delta = (dout.float() * out.float()).sum(-1)
+    given = {n: x for n, x in arguments.items() if n not in ("sinks", "fill")}
+    given.update(dout=dout, lse=lse, delta=delta)
+    found: dict[str, torch.Tensor | None] = {}
+    if "q" in needed:
+        found["q"] = run("attention_grad_q", **given)
+    if "k" in needed or "v" in needed:
+        found["k"], found["v"] = run("attention_grad_kv", **given)
+    if "sinks" in needed:
+        found["sinks"] = grad_sinks(arguments["sinks"], lse, delta)
+    return found
+
+
+def grad_sinks(sinks: torch.Tensor, lse: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """-sum(weight * delta): a sink is a key whose value is 0. lse and delta [B, H, S]."""
+    weights = torch.exp(sinks.float().reshape(1, -1, 1) - lse)
+    weights = weights.masked_fill(lse == -math.inf, 0.0)  # a sink of -inf, and no key
+    return -(weights * delta).sum((0, 2)).reshape(sinks.shape).to(sinks.dtype)
+
+
+GRADIENT = Gradient(saving="attention_with_lse", applies=applies, backward=backward)
