@@ -113,6 +113,27 @@ def not_affine(x: torch.Tensor) -> torch.Tensor:
     return key() <= x[0, :S][:, None]
 
 
+def decoding(x: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    """One query, whose index is 0: its position is the read alone."""
+    position = (torch.arange(1) + length)[:, None]
+    return (key() <= position) & (key() > position - 3) & (position // 4 == key() // 4)
+
+
+def decoding_at_a_size(x: torch.Tensor) -> torch.Tensor:
+    position = (torch.arange(1) + 5)[:, None]
+    return (key() <= position) & (x[0][position] == x[0][key()])
+
+
+def decoding_behind_a_prefix(x: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    """Of a single query either bound may be the prefix."""
+    return (key() < 2) | (key() <= (torch.arange(1) + length)[:, None])
+
+
+def padded_for_all(x: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    """Of several queries none is at index 0 alone."""
+    return (key() <= length).expand(S, L)
+
+
 KNOWN: dict[Any, tuple[str, bool]] = {
     both_sides: ("ahead(3)+window(3)", True),
     inclusive: ("ahead(3)+window(3)", True),
@@ -134,6 +155,10 @@ KNOWN: dict[Any, tuple[str, bool]] = {
     twice_a_read: ("unexplained", False),
     one_of_many: ("causal(l_x_[1, 3])", False),
     not_affine: ("unexplained", False),
+    decoding: ("causal(l_length_)+window(3)+chunk(4)", False),
+    decoding_at_a_size: ("causal(5)+segments", True),
+    decoding_behind_a_prefix: ("prefix(l_length_ + 1) at 1", True),
+    padded_for_all: ("padding", False),
 }
 """The words, and whether no query can be left without a key."""
 

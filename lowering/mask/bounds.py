@@ -61,6 +61,8 @@ def bound(part: Boolean, rows: Size, columns: Size) -> Bound | None:
         return None
     largest = rest + sum(c * (n - 1) for c, n in ((q, rows), (k, columns)) if c > 0)
     always = bool(sympy.expand(largest).is_nonpositive)
+    if rows == 1 and q == 0:
+        q = -k
     return Bound(part, int(q), int(k), sympy.expand(-rest), always)
 
 
@@ -146,13 +148,18 @@ def centre(upper: Bound, lower: Bound) -> sympy.Expr | None:
     return offset if all(f.is_Integer and f >= 0 for f in factors) else None
 
 
+def is_free(condition: Boolean) -> bool:
+    """Whether it does not mention the query."""
+    return QUERY not in condition.free_symbols
+
+
 def prefix(part: Boolean, rows: Size, columns: Size, reads: Mapping[str, Read]) -> Factor | None:
     """The first keys, or those up to the query's own. A Bound that always holds makes all hold."""
     if not isinstance(part, sympy.Or) or len(part.args) != 2:
         return None
     found = [bound(one, rows, columns) for one in part.args]
     for above, first in (found, found[::-1]):
-        if above and first and above.is_upper and (first.q, first.k) == (0, 1):
+        if above and first and above.is_upper and first.k == 1 and is_free(first.condition):
             offset, size = amount(above.limit, reads), amount(first.limit + 1, reads)
             if offset is not None and size is not None:
                 return Prefix(part, size, offset)

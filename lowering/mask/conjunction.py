@@ -44,7 +44,7 @@ def factors(
         factor = (
             prefix(part, rows, columns, reads)
             or chunk(part, rows, columns, reads)
-            or segments(part, reads)
+            or segments(part, rows, reads)
             or padding(part, reads)
             or Unexplained(part)
         )

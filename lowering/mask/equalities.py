@@ -13,6 +13,7 @@ from tile_backend.lowering.mask.factors import (
     BATCH,
     KEY,
     QUERY,
+    Amount,
     Chunk,
     Factor,
     Segments,
@@ -27,18 +28,19 @@ def chunk(part: Boolean, rows: Size, columns: Size, reads: Mapping[str, Read]) -
     if not isinstance(part, sympy.Eq):
         return None
     difference = part.lhs - part.rhs
-    floors = sorted(difference.atoms(sympy.floor), key=lambda f: KEY in f.free_symbols)
-    if len(floors) != 2 or QUERY not in floors[0].free_symbols:
+    found = [f for f in difference.atoms(sympy.floor) if KEY in f.free_symbols]
+    if len(found) != 1 or difference.coeff(found[0]) not in (1, -1):
         return None
-    of_query, of_key = floors
-    sign = difference.coeff(of_query)
-    rest = sympy.expand(sign * difference - of_query + of_key)
-    if sign not in (1, -1) or rest.has(sympy.floor) or not rest.is_integer:
-        return None
+    of_key = found[0]
+    other = sympy.expand(of_key - difference * difference.coeff(of_key))
     size = 1 / sympy.expand(of_key.args[0]).coeff(KEY)
     if not (size.is_Integer and size > 0) or sympy.expand(of_key.args[0] * size) != KEY:
         return None
-    offset = amount((of_query.args[0] + rest) * size - QUERY, reads)
+    floors = list(other.atoms(sympy.floor))
+    if not other.is_integer or len(floors) > 1 or (floors and other.coeff(floors[0]) != 1):
+        return None
+    other = other.xreplace({floor: floor.args[0] for floor in floors})
+    offset = offset_of(other * size, rows, reads)
     if offset is None:
         return None
     first = (size - columns, size - rows - offset.known, offset.known)
@@ -47,7 +49,7 @@ def chunk(part: Boolean, rows: Size, columns: Size, reads: Mapping[str, Read]) -
     return Chunk(part, size, offset)
 
 
-def segments(part: Boolean, reads: Mapping[str, Read]) -> Factor | None:
+def segments(part: Boolean, rows: Size, reads: Mapping[str, Read]) -> Factor | None:
     """One tensor of identifiers, read at the query's position and at the key."""
     if not isinstance(part, sympy.Eq):
         return None
@@ -55,10 +57,18 @@ def segments(part: Boolean, reads: Mapping[str, Read]) -> Factor | None:
         entry = is_row(other, reads)
         if entry is None or not isinstance(one, AppliedUndef) or one.func != other.func:
             continue
-        offset = amount(one.args[-1] - QUERY, reads)
+        offset = offset_of(one.args[-1], rows, reads)
         if one.args[:-1] == other.args[:-1] and offset is not None:
             return Segments(part, reads[str(one.func)], entry, offset)
     return None
+
+
+def offset_of(position: sympy.Expr, rows: Size, reads: Mapping[str, Read]) -> Amount | None:
+    """Of the query's position q + offset; a single query has index 0, and need not be mentioned."""
+    position = sympy.expand(position)
+    if rows == 1 and QUERY not in position.free_symbols:
+        return amount(position, reads)
+    return amount(position - QUERY, reads)
 
 
 def is_row(read: object, reads: Mapping[str, Read]) -> bool | None:

@@ -45,11 +45,13 @@ def amount(value: sympy.Expr, reads: Mapping[str, Read]) -> Amount | None:
     """None for what depends on an index, or on tensors in another way than as one summand."""
     value = sympy.expand(value)
     found = list(value.atoms(AppliedUndef))
-    if not found:
-        return None if INDICES & value.free_symbols else Amount(value)
-    known = sympy.expand(value - found[0])
+    known = sympy.expand(value - sum(found))
     if len(found) > 1 or known.has(AppliedUndef) or INDICES & value.free_symbols:
         return None
+    if not known.is_integer:
+        return None
+    if not found:
+        return Amount(known)
     if not all(index.is_Integer for index in found[0].args):
         return None
     return Amount(known, reads[str(found[0].func)], tuple(map(int, found[0].args)))
