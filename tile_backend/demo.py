@@ -1,11 +1,13 @@
 """`make demo`: compile small models that run Transformers' own code, and show what happened.
 
 The weights are random and nothing is downloaded. On a machine without a GPU every site is left to
-Inductor; the third run puts our ops in all the same, to show that they compute the same numbers.
+Inductor; the third run puts our ops in all the same, to show that they compute the same numbers. The
+last line is a measurement: a prefill, where a mask that is proven causal is not computed.
 """
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 import warnings
@@ -41,6 +43,7 @@ def main(folder: str = "tilegym-report") -> None:
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, device {device}\n")
     for name in TYPES:
         show(name, device, Path(folder) / name)
+    print(prefill(device))
     print(
         "Next: README.md says how to read a report;"
         " python -m tile_backend explain TYPE tries another."
@@ -90,6 +93,35 @@ def run(
     logits: torch.Tensor = compiled(ids).logits
     print(f"compiled and ran in {time.perf_counter() - began:.1f} s")
     return logits
+
+
+LONG = {**SIZES, "hidden_size": 512, "head_dim": 64, "intermediate_size": 1024}
+TOKENS, TURNS = 2048, 5
+
+
+def prefill(device: str) -> str:
+    """How long a prefill takes with Inductor and with this backend, measured turn by turn."""
+    torch.manual_seed(0)
+    sizes = {**LONG, "max_position_embeddings": TOKENS}
+    model = transformers.LlamaForCausalLM(TYPES["llama"](**sizes)).eval().to(device)
+    ids = torch.randint(0, SIZES["vocab_size"], (1, TOKENS), device=device)
+    torch.compiler.reset()
+    found: dict[str, list[float]] = {"inductor": [], "tilegym": []}
+    with torch.no_grad():
+        compiled = {name: torch.compile(model, backend=name, dynamic=False) for name in found}
+        for run in compiled.values():
+            run(ids)
+        for _ in range(TURNS):
+            for name, run in compiled.items():
+                began = time.perf_counter()
+                run(ids).logits[0, 0, 0].item()  # waits for a GPU
+                found[name].append(1e3 * (time.perf_counter() - began))
+    times = {name: statistics.median(each) for name, each in found.items()}
+    return (
+        f"prefill of {TOKENS} tokens, measured now: {times['inductor']:.0f} ms with inductor,"
+        f" {times['tilegym']:.0f} ms with tilegym,"
+        f" {times['inductor'] / times['tilegym']:.2f} times as fast\n"
+    )
 
 
 def compared(actual: torch.Tensor, exact: torch.Tensor, eager: torch.Tensor) -> str:
