@@ -100,6 +100,7 @@ def analyse_one(
     ]
     placed += [(candidate.root, describe.declined(candidate)) for candidate in planned.declined]
     placed += [(miss.root, describe.near_miss(miss)) for miss in misses]
+    placed += left_alone(module.graph, registry)
     placed.sort(key=lambda pair: order[pair[0]])
     put_in = tuple(
         dataclasses.replace(candidate, plain=verdict.decision.respelled)
@@ -123,6 +124,15 @@ def in_steps(candidates: Sequence[Candidate], kernels: str) -> tuple[Candidate, 
             )
         found.append(candidate)
     return tuple(found)
+
+
+def left_alone(graph: fx.Graph, registry: Registry) -> Iterator[tuple[fx.Node, Site]]:
+    """The higher-order ops that some fusion leaves to Inductor."""
+    reasons = {name: (f.name, reason) for f in registry.fusions for name, reason in f.left.items()}
+    for node in graph.nodes:
+        is_body = isinstance(node.target, torch._ops.HigherOrderOperator)
+        if is_body and node.target.name() in reasons:
+            yield node, describe.left(node, *reasons[node.target.name()])
 
 
 def judge(candidates: Sequence[Candidate], kernels: str, compiles: bool) -> list[Verdict]:

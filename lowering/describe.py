@@ -12,6 +12,7 @@ from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.near_miss import NearMiss
 from tile_backend.lowering.node import line, module_path, spec, target_name
 from tile_backend.lowering.plan import Candidate
+from tile_backend.lowering.reason import Reason
 from tile_backend.lowering.signature import declared
 from tile_backend.lowering.site import GraphLine, OpCall, Site
 
@@ -72,6 +73,23 @@ def near_miss(found: NearMiss) -> Site:
         reason=found.reason,
         progress=found.progress,
         before=surroundings(found.root),
+    )
+
+
+def left(node: fx.Node, fusion: str, reason: Reason) -> Site:
+    """A higher-order op that means a fusion and stays."""
+    entry = line(node)
+    return Site(
+        fusion=fusion,
+        status="declined",
+        module=module_path(node),
+        source=entry.source,
+        source_path=entry.path,
+        graph=0,
+        spelling=target_name(node),
+        reason=reason,
+        ops=(target_name(node),),
+        before=(entry,),
     )
 
 

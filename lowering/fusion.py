@@ -208,6 +208,7 @@ class Fusion:
     holes:       the parameters of the spellings.
     spellings:   semantic variants; the first is usually the reference of the first op.
     near_misses: functions with the same parameters that must never match.
+    left:        names of higher-order ops that mean this fusion and are left to Inductor, and why.
     anchors:     canonical ops whose presence says "somebody meant this fusion" (for near misses
                  and the warning that nothing was fused).
     alike:       groups of holes whose shapes must be equal.
@@ -228,6 +229,7 @@ class Fusion:
     holes: Mapping[str, Tensor | Scalar]
     spellings: tuple[Spelling, ...]
     near_misses: tuple[Callable[..., Any], ...] = ()
+    left: Mapping[str, Reason] = dataclasses.field(default_factory=dict)
     anchors: tuple[str, ...] = ()
     alike: tuple[tuple[str, ...], ...] = ()
     limits: tuple[Limit, ...] = ()

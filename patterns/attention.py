@@ -166,6 +166,14 @@ FUSION = Fusion(
     )
     + tuple(flattened(spelling) for spelling in supported() if not spelling.grouped),
     near_misses=(forms.softmax_over_queries, forms.no_softmax),
+    left={
+        "flex_attention": Reason(
+            ReasonKind.SEMANTICS_UNSUPPORTED,
+            "flex_attention is left to Inductor, which compiles it with its own functions of scores"
+            " and masks",
+            fix="use attn_implementation='sdpa' where the mask is causal, a window, a chunk or packed",
+        )
+    },
     anchors=("sdpa", "matmul/softmax", "matmul/cast/softmax"),
     priority=30,
     mask=RULE,

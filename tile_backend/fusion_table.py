@@ -76,7 +76,8 @@ def declined(fusion: Fusion) -> list[str]:
     for why, count in forms.items():
         text = f"{why.text}. Fix: {why.fix}" if why.fix else why.text
         reasons.append(f"{count} form{'' if count == 1 else 's'}: {text}")
-    return [*reasons, *map(words, fusion.limits)]
+    left = [f"`{name}`: {why.text}. Fix: {why.fix}" for name, why in fusion.left.items()]
+    return [*reasons, *left, *map(words, fusion.limits)]
 
 
 def title(function: object) -> str:
