@@ -121,8 +121,8 @@ def of_positions() -> dict[str, Callable[[torch.dtype], Arguments]]:
     return made
 
 
-def of_tensors() -> dict[str, Callable[[torch.dtype], Arguments]]:
-    """Rules that tensors say, and every meaning of a row that sees nothing."""
+def of_fills() -> dict[str, Callable[[torch.dtype], Arguments]]:
+    """Every meaning of a row that sees nothing."""
     made: dict[str, Callable[[torch.dtype], Arguments]] = {}
 
     def add(name: str, function: Callable[..., Arguments] = heads, **given: Any) -> None:
@@ -139,6 +139,17 @@ def of_tensors() -> dict[str, Callable[[torch.dtype], Arguments]]:
         add(f"no rule {fill}", fill=fill)
         add(f"everything {fill}", everything, fill=fill)
         add(f"too far {fill}", sizes=(37, 70), window=5, start=60, fill=fill)
+    return made
+
+
+def of_tensors() -> dict[str, Callable[[torch.dtype], Arguments]]:
+    """Rules that tensors say."""
+    made: dict[str, Callable[[torch.dtype], Arguments]] = {}
+
+    def add(name: str, **given: Any) -> None:
+        made[name] = functools.partial(heads, **given)
+
+    nobody = padded((0, 0), (30, 90))
     add("right padding", **SQUARE, padding=RIGHT)
     add("holes", padding=some_of(2, 2, 150)[:, 1])
     add("one row of padding", padding=LEFT[1:])
@@ -175,5 +186,5 @@ def with_dtype(form: Callable[[torch.dtype], Arguments], dtype: torch.dtype) -> 
 
 FORMS: Mapping[str, Callable[[torch.dtype], Arguments]] = {
     name: functools.partial(with_dtype, form)
-    for name, form in {**of_positions(), **of_tensors()}.items()
+    for name, form in {**of_positions(), **of_fills(), **of_tensors()}.items()
 }

@@ -25,19 +25,16 @@ from tile_backend.lowering.kernels.attention_loop import (
 from tile_backend.lowering.kernels.attention_reach import (
     CAUSAL,
     CHUNK,
-    PADDING,
     SEGMENTS,
     WINDOW,
     at,
     first_position,
+    hide_by_data,
+    hide_by_position,
     keys_seen_from,
-    keys_that_may_be_seen,
     numbers,
-    of_keys,
     some,
-    tiles_between,
-    whole_tiles_between,
-    within,
+    tiles_seen,
 )
 from tile_backend.lowering.kernels.attention_scores import (
     ADDED,
@@ -86,6 +83,8 @@ def attention(
 ) -> None:
     """Grid (query tiles, heads, batch). WIDTH, VALUE_WIDTH: head widths padded to powers of two.
 
+    Longer than 40 lines because the running state of a row passes through all of it.
+
     GROUP query heads share one head of k and v. PACKED: rows are heads of a group, all at one
     position. An array that RULES, MASK, SINKS or LSE does not ask for is anything. scale turns
     products into scores, or, if CAPPED, into what `bounded` takes, and cap that into scores.
@@ -99,28 +98,17 @@ def attention(
     positions = first + numbers(0 if PACKED else tile, ROWS, 1 if PACKED else q.shape[2])[:, None]
     lowest = first if PACKED else first + tile * ROWS
     highest = first if PACKED else first + min(tile * ROWS + ROWS, q.shape[2]) - 1
-    early = keys_seen_from(lowest, keys, window, chunk, RULES)
-    late = keys_seen_from(highest, keys, window, chunk, RULES)
-    whole, after_whole = whole_tiles_between(late[0], early[1], COLS)
-    own = 0
-    if (RULES & SEGMENTS) != 0:
-        own = at(segments, batch, positions)
-    if EMPTY == FILLED:
-        begin, stop = 0, ct.cdiv(keys, COLS)
-    else:
-        begin, stop = keys_that_may_be_seen(
-            early[0], late[1], padding, segments, own, batch, RULES
-        )
-        begin, stop = tiles_between(begin, stop, COLS)
+    own = at(segments, batch, positions) if (RULES & SEGMENTS) != 0 else 0
+    begin, middle, stop, after_whole = tiles_seen(
+        *(lowest, highest, keys, window, chunk, padding, segments, own, batch),
+        *(COLS, RULES, EMPTY == FILLED),
+    )
 
     queries = ct.load(q, (batch, head, tile, 0), (1, 1, ROWS, WIDTH), padding_mode=ZERO)
     queries = queries.reshape((ROWS, WIDTH))
     peak, mass, total = beginning(sinks, head, tile, ROWS, VALUE_WIDTH, SINKS, UNIT)
-    # Tiles that a window or a chunk cuts on their left have a loop of their own, so that the
-    # compiler can take the comparison out of the one in the middle.
-    middle = begin
-    if (RULES & (WINDOW | CHUNK)) != 0:
-        middle = ct.maximum(begin, ct.minimum(whole, stop))
+    # The tiles before the middle have a loop of their own, so that the compiler can take the
+    # comparison of positions out of the one in the middle.
     for left in ct.static_iter((True, False) if (RULES & (WINDOW | CHUNK)) != 0 else (False,)):
         for j in range(begin if left else middle, middle if left else stop):
             found, live = 0, True
@@ -134,23 +122,15 @@ def attention(
                 if CAPPED:
                     scores = bounded(scores, UNIT) * cap
                 hidden = fill if EMPTY == FILLED else -math.inf
-                column = j * COLS + ct.arange(COLS, dtype=ct.int32)[None, :]
                 if MASK == ADDED:
                     found = load_mask(mask, batch, head, tile, j, MASK_ROWS, COLS)
                     scores = scores + found.astype(ct.float32)
                 if MASK == ATTEND:
                     scores = ct.where(found, scores, hidden)
-                if (RULES & PADDING) != 0:
-                    shown = of_keys(padding, batch, j, COLS) != 0
-                    scores = ct.where(shown, scores, hidden)
-                if (RULES & SEGMENTS) != 0:
-                    theirs = of_keys(segments, batch, j, COLS)
-                    scores = ct.where(own == theirs, scores, hidden)
+                scores = hide_by_data(scores, hidden, padding, segments, own, batch, j, RULES)
                 if left or j >= after_whole:
                     low, high = keys_seen_from(positions, keys, window, chunk, RULES)
-                    scores = ct.where(within(column, low, high), scores, hidden)
-                    if EMPTY == FILLED:
-                        scores = ct.where(column < keys, scores, -math.inf)
+                    scores = hide_by_position(scores, hidden, j, low, high, keys, EMPTY == FILLED)
                 value = load_values(v, batch, head // GROUP, j, COLS, VALUE_WIDTH, LATENCY)
                 peak, mass, total = fold_in(scores, value, peak, mass, total, MAY_BE_EMPTY, UNIT)
 

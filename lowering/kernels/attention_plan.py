@@ -176,8 +176,8 @@ def attention_inputs(
     check_shapes(q, k, v)
     if mask is not None:
         mask = four_axes(mask, q, k)
-        if mask.shape[1:3] == (1, 1) and mask.dtype is torch.bool and shown is None:
-            mask, shown = None, mask[:, 0, 0]
+    if mask is not None and mask.shape[1:3] == (1, 1) and mask.dtype is torch.bool:
+        mask, shown = (None, mask[:, 0, 0]) if shown is None else (mask, shown)
     where, kind = places({**arguments, "padding": shown}, q, k), mask_kind(mask)
     empty = meaning_of_empty(fill, kind, where)
     if lse is not None and empty == FILLED:

@@ -9,6 +9,8 @@ reaches past the last one repeats it.
 
 from __future__ import annotations
 
+import math
+
 import cuda.tile as ct
 
 CAUSAL, WINDOW, CHUNK, PADDING, SEGMENTS, OFFSET = 1, 2, 4, 8, 16, 32
@@ -139,6 +141,78 @@ def keys_that_may_be_seen(
             first = ct.minimum(first, ct.min(ct.where(live, key, end)))
             last = ct.maximum(last, ct.max(ct.where(live, key + 1, begin)))
     return first, last
+
+
+def tiles_seen(
+    lowest: int,
+    highest: int,
+    keys: int,
+    window: int,
+    chunk: int,
+    padding: ct.Array,
+    segments: ct.Array,
+    own: ct.Tile,
+    batch: int,
+    COLS: int,
+    RULES: int,
+    ALL: bool,
+) -> tuple[int, int, int, int]:
+    """(begin, middle, stop, after_whole): the tiles of keys that queries at these positions see.
+
+    Positions are compared in those before the middle, which a window or a chunk cuts, and in those
+    from after_whole on. ALL: every tile, whether it is seen or not.
+    """
+    early = keys_seen_from(lowest, keys, window, chunk, RULES)
+    late = keys_seen_from(highest, keys, window, chunk, RULES)
+    whole, after_whole = whole_tiles_between(late[0], early[1], COLS)
+    if ALL:
+        begin, stop = 0, ct.cdiv(keys, COLS)
+    else:
+        begin, stop = keys_that_may_be_seen(
+            early[0], late[1], padding, segments, own, batch, RULES
+        )
+        begin, stop = tiles_between(begin, stop, COLS)
+    middle = begin
+    if (RULES & (WINDOW | CHUNK)) != 0:
+        middle = ct.maximum(begin, ct.minimum(whole, stop))
+    return begin, middle, stop, after_whole
+
+
+def hide_by_position(
+    scores: ct.Tile,
+    hidden: float,
+    tile: int,
+    begin: ct.Tile,
+    end: ct.Tile,
+    keys: int,
+    ALL: bool,
+) -> ct.Tile:
+    """`hidden` outside of each query's interval, and -inf for keys that do not exist."""
+    COLS = scores.shape[1]
+    column = tile * COLS + ct.arange(COLS, dtype=ct.int32)[None, :]
+    scores = ct.where(within(column, begin, end), scores, hidden)
+    if ALL:
+        scores = ct.where(column < keys, scores, -math.inf)
+    return scores
+
+
+def hide_by_data(
+    scores: ct.Tile,
+    hidden: float,
+    padding: ct.Array,
+    segments: ct.Array,
+    own: ct.Tile,
+    batch: int,
+    tile: int,
+    RULES: int,
+) -> ct.Tile:
+    """`hidden` where padding or segments hide a key. own: the segments of the queries."""
+    COLS = scores.shape[1]
+    if (RULES & PADDING) != 0:
+        scores = ct.where(of_keys(padding, batch, tile, COLS) != 0, scores, hidden)
+    if (RULES & SEGMENTS) != 0:
+        scores = ct.where(own == of_keys(segments, batch, tile, COLS), scores, hidden)
+    return scores
 
 
 def some(conditions: ct.Tile) -> bool:

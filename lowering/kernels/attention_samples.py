@@ -75,9 +75,10 @@ def with_masks() -> list[Sample]:
 def with_rules() -> list[Sample]:
     """What a model says without a mask tensor: Mistral, Llama 4, Gemma 2, gpt-oss, packed batches."""
     large, group = (8, 512, 128), (2, 512, 128)
-    causal = {"is_causal": True}
+    causal: dict[str, Any] = {"is_causal": True}
     ids = meta(2, 512, dtype=torch.int64)
-    capped = {"softcap": 50.0, "window": 256}
+    capped: dict[str, Any] = {"softcap": 50.0, "window": 256}
+    gpt_oss: dict[str, Any] = {"sinks": meta(8, dtype=torch.bfloat16), "window": 128}
     shown = meta(2, 512)
     return [
         sample("window", large, group, window=256, **causal),
@@ -88,30 +89,25 @@ def with_rules() -> list[Sample]:
         sample("cache", large, group, offset=meta(1, dtype=torch.int64), **causal),
         sample("capped_window", (8, 512, 256), (4, 512, 256), padding=shown, **capped, **causal),
         sample("capped", large, group, softcap=30.0, **causal),
-        sample(
-            *("sinks", (8, 512, 64), (2, 512, 64)),
-            **{"sinks": meta(8, dtype=torch.bfloat16), "window": 128, "padding": shown, **causal},
-        ),
+        sample("sinks", (8, 512, 64), (2, 512, 64), padding=shown, **gpt_oss, **causal),
     ]
 
 
 def for_few_queries() -> list[Sample]:
     """Decoding: the rows of a tile are the heads of a group."""
-    place = {"is_causal": True, "offset": meta(dtype=torch.int64)}
+    place: dict[str, Any] = {"is_causal": True, "offset": meta(dtype=torch.int64)}
+    sinks = meta(64, dtype=torch.bfloat16)
     return [
         sample("decode", (32, 1, 128), (8, 1024, 128), mask=meta(2, 1, 1, 1024)),
         sample("decode_wide", (8, 1, 256), (2, 1024, 256)),
         sample("decode_cache", (32, 1, 128), (8, 1024, 128), padding=meta(2, 1024), **place),
-        sample(
-            *("decode_sinks", (64, 1, 64), (8, 1024, 64)),
-            **{"sinks": meta(64, dtype=torch.bfloat16), "window": 128, **place},
-        ),
+        sample("decode_sinks", (64, 1, 64), (8, 1024, 64), sinks=sinks, window=128, **place),
     ]
 
 
 def of_float32() -> list[Sample]:
     """Products of three parts."""
-    full = {"dtype": torch.float32}
+    full: dict[str, Any] = {"dtype": torch.float32}
     return [
         sample("float32", (8, 512, 64), (8, 512, 64), is_causal=True, **full),
         sample("float32_wide", (8, 512, 128), (8, 512, 128), **full),

@@ -30,6 +30,7 @@ def plan(
 def with_lse(made: Sample) -> Sample:
     """A sample of `attention` as one of this op."""
     name, arguments, (out,) = made
+    assert out is not None
     lse = torch.empty(out.shape[:3], dtype=torch.float32, device="meta")
     return name, arguments, (out, lse)
 
