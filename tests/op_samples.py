@@ -121,8 +121,6 @@ def _attention() -> list[Case]:
         Case("attention", {**grouped, "padding": Mask((2, 7)), "fill": -1e38}),
         Case("attention", {**grouped, **documents, "is_causal": True}),
         Case("attention", {**grouped, "sinks": (4,), "softcap": 2.0}),
-        Case("attention_with_lse", {**grouped, "is_causal": True}),
-        Case("attention_with_lse", {**grouped, **documents, "sinks": (4,), "softcap": 2.0}),
         *_decode(grouped),
     ]
 
