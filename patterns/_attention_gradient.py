@@ -20,10 +20,14 @@ DIFFERENTIABLE = frozenset(("q", "k", "v", "sinks"))
 def applies(arguments: Mapping[str, Any], needed: Sequence[str]) -> bool:
     """Not for a mask that is learned, nor where hidden scores are numbers that have weight.
 
-    Nobody trains through a static cache, whose `offset` the kernels would have to read.
+    Nor for any mask that is added: of a row in which all of it is the lowest number, a float32
+    log-sum-exp has lost how many keys there are, and so has each weight. And nobody trains through
+    a static cache, which is what has an `offset`.
     """
+    mask = arguments["mask"]
     plain = arguments["fill"] is None and arguments["offset"] is None
-    return plain and DIFFERENTIABLE.issuperset(needed)
+    hidden = mask is None or mask.dtype == torch.bool
+    return plain and hidden and DIFFERENTIABLE.issuperset(needed)
 
 
 def backward(

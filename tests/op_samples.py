@@ -137,12 +137,25 @@ def _decode(grouped: Mapping[str, Any]) -> list[Case]:
     ]
 
 
+def _attention_backward() -> list[Case]:
+    q, kv = (2, 4, 5, 6), {"k": (2, 2, 7, 6), "v": (2, 2, 7, 9)}
+    absent = dict.fromkeys(("mask", "padding", "segments", "offset"))
+    per_query = Weight((2, 4, 5), wide=True)
+    given = {"dout": (2, 4, 5, 9), "q": q, **kv, **absent, "lse": per_query, "delta": per_query}
+    scalars = {"scale": 0.4, "is_causal": True}
+    return [
+        Case("attention_with_lse", {"q": q, **kv, **absent, "sinks": (4,), **scalars}),
+        Case("attention_grad_q", {**given, **scalars}),
+        Case("attention_grad_kv", {**given, **scalars}),
+    ]
+
+
 def _softmax() -> list[Case]:
     x = {"x": (3, 5, 37)}
     return [Case("softmax", x), Case("softmax", {**x, "dtype": torch.float32})]
 
 
-CASES = (*_norms(), *_gates(), *_rotary(), *_attention(), *_softmax())
+CASES = (*_norms(), *_gates(), *_rotary(), *_attention(), *_attention_backward(), *_softmax())
 
 
 def one_of_each() -> list[Case]:

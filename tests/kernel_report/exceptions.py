@@ -33,6 +33,7 @@ def held(kernel: str, values: int, resident: int, spills: str) -> Exempt:
 
 
 WIDEST = "the widest row that the kernel takes, 128 values in registers of each thread"
+GRADIENTS = "both gradients of its keys, 256 wide, fill tensor memory: nothing is left for scores"
 THIN = "a tile of 16 queries; {} takes 64 rows, and three quarters of them would be empty"
 GROUP = (
     "a tile of 16 rows for a group of heads; {} takes 64, and the time goes into reading keys and"
@@ -60,4 +61,10 @@ EXCEPTIONS = (
     Exempt("products", "attention-*decode*", ("sm_100",), 240, THIN.format("UTCHMMA")),
     Exempt("products", "attention_split-*", ("sm_90",), 192, GROUP.format("HGMMA")),
     Exempt("products", "attention_split-*", ("sm_100",), 192, GROUP.format("UTCHMMA")),
+    Exempt("spills", "attention_grad_kv-wide*", ("sm_100",), 230, GRADIENTS),
+    Exempt("products", "attention_grad_kv-wide*", ("sm_100",), 128, GRADIENTS),
+    Exempt(
+        *("spills", "attention_grad_kv-attend", ("sm_90",), 2),
+        "one value beside a loop of 2400 instructions; tiles of half the keys spill more",
+    ),
 )
