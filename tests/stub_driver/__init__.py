@@ -34,7 +34,7 @@ CACHE = Path(__file__).resolve().parents[2] / ".cache" / "stub_driver"
 STREAM = 0x1000
 """The stream of device i that `gpu` makes current is STREAM * (i + 1)."""
 ARCHITECTURES = ("sm_90", "sm_100")
-KEPT, PARAMETERS = 256, 64
+KEPT, PARAMETERS = 256, 128
 
 
 class Launch(ctypes.Structure):

@@ -18,7 +18,7 @@ extern "C" {
 
 #define EXPORT __attribute__((visibility("default")))
 enum { SUCCESS = 0, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
-enum { DEVICES = 2, STREAM = 0x1000, KEPT = 256, PARAMETERS = 64 };
+enum { DEVICES = 2, STREAM = 0x1000, KEPT = 256, PARAMETERS = 128 };
 
 typedef int Status;
 typedef struct {
