@@ -108,13 +108,15 @@ def prefill(device: str) -> str:
     torch.compiler.reset()
     found: dict[str, list[float]] = {"inductor": [], "tilegym": []}
     with torch.no_grad():
-        compiled = {name: torch.compile(model, backend=name, dynamic=False) for name in found}
-        for run in compiled.values():
-            run(ids)
+        compiled: dict[str, Callable[..., Any]] = {
+            name: torch.compile(model, backend=name, dynamic=False) for name in found
+        }
+        for step in compiled.values():
+            step(ids)
         for _ in range(TURNS):
-            for name, run in compiled.items():
+            for name, step in compiled.items():
                 began = time.perf_counter()
-                run(ids).logits[0, 0, 0].item()  # waits for a GPU
+                step(ids).logits[0, 0, 0].item()  # waits for a GPU
                 found[name].append(1e3 * (time.perf_counter() - began))
     times = {name: statistics.median(each) for name, each in found.items()}
     return (
