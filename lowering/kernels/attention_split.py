@@ -80,8 +80,8 @@ def attention_split(
 ) -> None:
     """Grid (splits, key heads * tiles of HEADS query heads, batch).
 
-    q [B, K, G, S, D], mask [B or 1, K or 1, G or 1, S or 1, L], parts [P, B, K, G, S, E], lse
-    [P, B, K, G, S]. HEADS of a group and all queries, of which there are QUERIES or fewer, are one
+    q [B, K, G, S, D], mask [B or 1, K or 1, G or 1, S or 1, L], parts [P * B, K, G, S, E], lse
+    [P * B, K, G, S]. HEADS of a group and all queries, of which there are QUERIES or fewer, are one
     tile. With CAPPED, scale is that of the argument of tanh, and cap its factor. mask, padding and
     offset are anything where MASK and RULES do not name them.
 
@@ -128,11 +128,12 @@ def attention_split(
         value = load_values(v, batch, head, j, COLS, VALUE_WIDTH, LATENCY)
         # Any row may have seen no key so far, whatever hides them.
         peak, mass, total = fold_in(scores, value, peak, mass, total, True, UNIT)
+    place = split * ct.num_blocks(2) + batch
     result = ct.where(mass == 0.0, 0.0, total / mass)
-    result = result.reshape((1, 1, 1, HEADS, QUERIES, VALUE_WIDTH))
-    ct.store(parts, (split, batch, head, heads, 0, 0), result, allow_tma=False)
-    logs = log_sum_exp(peak, mass, UNIT).reshape((1, 1, 1, HEADS, QUERIES))
-    ct.store(lse, (split, batch, head, heads, 0), logs, allow_tma=False)
+    result = result.reshape((1, 1, HEADS, QUERIES, VALUE_WIDTH))
+    ct.store(parts, (place, head, heads, 0, 0), result, allow_tma=False)
+    logs = log_sum_exp(peak, mass, UNIT).reshape((1, 1, HEADS, QUERIES))
+    ct.store(lse, (place, head, heads, 0), logs, allow_tma=False)
 
 
 def share(first: int, stop: int, split: int, splits: int) -> tuple[int, int]:
@@ -176,6 +177,9 @@ def plan(
     parts, lse = outputs
     if parts is None or lse is None:
         raise limit("one half of attention without the other")
+    if not (parts.is_contiguous() and lse.is_contiguous()):
+        # Parts and batch become one axis: of rank 6 the launcher infers no unit strides.
+        raise limit("results with gaps")
     q, k, v, mask = (arguments[name] for name in ("q", "k", "v", "mask"))
     check_shapes(q, k, v)
     if arguments["segments"] is not None:
@@ -189,8 +193,8 @@ def plan(
     tiles = split_tiles(arch, max(padded), q.shape[1] // kv_heads, q.shape[2], q.dtype)
     kind = mask_kind(mask)
     unit = unit_of(q.dtype, kind)
-    mask = None if mask is None else by_group(four_axes(mask, q, k), 1, kv_heads)
-    q, parts, lse = (by_group(x, a, kv_heads) for x, a in ((q, 1), (parts, 2), (lse, 2)))
+    mask = None if mask is None else by_group(four_axes(mask, q, k), kv_heads)
+    q, parts, lse = (by_group(x, kv_heads) for x in (q, parts.flatten(0, 1), lse.flatten(0, 1)))
     padding, _, offset = place.arrays(q)
     return launch_plan.launch(
         kernel(attention_split, **tiles.hints),
@@ -206,16 +210,16 @@ def plan(
     )
 
 
-def by_group(x: torch.Tensor, axis: int, kv_heads: int) -> torch.Tensor:
-    """Query heads, the axis after the batch's, as key heads and the group of each; a view.
+def by_group(x: torch.Tensor, kv_heads: int) -> torch.Tensor:
+    """Query heads, axis 1, as key heads and the group of each; a view.
 
     One that serves all heads is both.
     """
-    heads = x.shape[axis]
+    first, heads, *rest = x.shape
     group = heads // kv_heads if heads > 1 else 1
-    shape = (*x.shape[:axis], heads // group, group, *x.shape[axis + 1 :])
-    step = x.stride(axis)
-    strides = (*x.stride()[:axis], step * group, step, *x.stride()[axis + 1 :])
+    shape = (first, heads // group, group, *rest)
+    step = x.stride(1)
+    strides = (x.stride(0), step * group, step, *x.stride()[2:])
     return x.as_strided(shape, strides, x.storage_offset())
 
 
