@@ -10,6 +10,7 @@ import torch
 
 from tests.stub_driver import Driver, Launch
 from tile_backend.lowering import launch_abi1
+from tile_backend.lowering.kernels.signature import parameter_annotations
 
 BF16 = torch.bfloat16
 
@@ -42,7 +43,15 @@ def words_of(parameters: Sequence[Any]) -> list[int]:
             words += [value.data_ptr(), *value.shape, *value.stride()]
         elif isinstance(value, float):
             words.append(struct.unpack("i", struct.pack("f", value))[0])
+        else:
+            words.append(value)
     return words
+
+
+def passed_by(plan: Any) -> list[Any]:
+    """The arguments of a planned launch that are no Constants."""
+    annotations = parameter_annotations(plan.kernel)
+    return [a for a, known in zip(plan.args, annotations, strict=True) if not known.constant]
 
 
 def same_words(launch: Launch, parameters: Sequence[Any]) -> bool:

@@ -16,7 +16,7 @@ from tests.inductor_code import first_call
 from tests.kernel_compile import OPS, samples_of
 from tests.op_samples import CASES, Case, arguments
 from tests.stub_driver import STREAM, Driver
-from tests.stub_launches import BF16, launched, norm, same_words, words_of
+from tests.stub_launches import BF16, launched, norm, passed_by, same_words, words_of
 from tile_backend.lowering import custom_op, launch, launch_abi1, launch_recipe
 from tile_backend.lowering.kernels import compiled
 from tile_backend.lowering.kernels.signature import signature_for
@@ -51,7 +51,7 @@ def test_every_op_launches_what_its_plan_says(driver: Driver, case: Case, contig
     outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
     kernel = importlib.import_module(f"tile_backend.lowering.kernels.{case.op}")
     plan = kernel.plan(values, outputs, "sm_90")
-    passed = [arg for arg in plan.args if isinstance(arg, (torch.Tensor, float))]
+    passed = passed_by(plan)
     count = len(words_of(passed))
     for _ in range(2):  # the second time from what was remembered
         _, (found,) = launched(driver, lambda: launch.launch(case.record, values, outputs), count)
@@ -124,7 +124,8 @@ def test_empty_tensors_are_not_launched(driver: Driver) -> None:
     assert (out.shape, launches) == ((0, 64), [])
     q, k = torch.empty(2, 4, 0, 64, dtype=BF16), torch.empty(2, 2, 8, 64, dtype=BF16)
     record = custom_op.record("attention")
-    values = record.signature.bind((q, k, k, None, 0.125))
+    absent = dict.fromkeys(("mask", "padding", "segments", "offset", "sinks"))
+    values = record.signature.bind((), {"q": q, "k": k, "v": k, **absent, "scale": 0.125})
     _, launches = launched(driver, lambda: launch.launch(record, values, (torch.empty_like(q),)))
     assert launches == []
 
@@ -141,10 +142,11 @@ def test_a_dead_output_is_not_written(driver: Driver) -> None:
 def test_an_absent_tensor_is_another_kind_of_call(driver: Driver) -> None:
     q, k, v = (torch.randn(1, 2, 16, 64, dtype=BF16) for _ in "qkv")
     mask, out = torch.randn(1, 1, 16, 16, dtype=BF16), torch.empty_like(q)
+    absent, numbers = (None,) * 4, (0.125, False, 0, None, None, None, None)
     for given in (None, mask, None, mask):
         _, (found,) = launched(
             driver,
-            lambda m=given: launch_abi1.attention(q, k, v, m, 0.125, False, None, out=out),
+            lambda m=given: launch_abi1.attention(q, k, v, m, *absent, *numbers, out=out),
             32,
         )
         assert (mask.data_ptr() in found.words(32)) is (given is not None)

@@ -31,7 +31,8 @@ def sample(
             (length, heads, value_width),
         )
     )
-    attributes = {"mask": None, "scale": width**-0.5, "is_causal": False, "fill": None, **given}
+    absent = dict.fromkeys(("mask", "padding", "segments", "offset", "sinks"))
+    attributes = {**absent, "scale": width**-0.5, "is_causal": False, "fill": None, **given}
     return name, {"q": q, "k": k, "v": v, **attributes}, (out,)
 
 
