@@ -52,12 +52,23 @@ def attention(
     if mask is not None and mask.dim() < 2:  # one row for every query; SDPA takes no such mask
         mask = mask.reshape(1, -1)
     places: dict[str, Any] = {
-        **{"padding": padding, "segments": segments, "offset": offset, "is_causal": is_causal},
-        **{"start": start, "window": window, "chunk": chunk},
+        "padding": padding,
+        "segments": segments,
+        "offset": offset,
+        "is_causal": is_causal,
+        "start": start,
+        "window": window,
+        "chunk": chunk,
     }
     hides = fill is not None and (mask is None or mask.dtype == torch.bool)
     if softcap is not None or sinks is not None or hides:
-        given: dict[str, Any] = {"mask": mask, "scale": scale, "softcap": softcap, "fill": fill, **places}
+        given: dict[str, Any] = {
+            "mask": mask,
+            "scale": scale,
+            "softcap": softcap,
+            "fill": fill,
+            **places,
+        }
         return math_of.written_out(q, k, v, sinks, **given)
     simple = is_causal and places == {**dict.fromkeys(places), "is_causal": True, "start": 0}
     visible = None if simple and mask is None else math_of.seen(q, k, **places)

@@ -171,7 +171,8 @@ FUSION = Fusion(
             ReasonKind.SEMANTICS_UNSUPPORTED,
             "flex_attention is left to Inductor, which compiles it with its own functions of scores"
             " and masks",
-            fix="use attn_implementation='sdpa' where the mask is causal, a window, a chunk or packed",
+            fix="use attn_implementation='sdpa' where the mask is causal, a window, a chunk or"
+            " packed sequences",
         )
     },
     anchors=("sdpa", "matmul/softmax", "matmul/cast/softmax"),

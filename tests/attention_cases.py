@@ -88,8 +88,13 @@ ALIKE = documents(20, 64, 1, 65, rows=2)
 def everything(dtype: torch.dtype, **given: Any) -> Arguments:
     """Each rule, a soft cap and sinks at once."""
     together = {
-        **{"window": 60, "chunk": 100, "segments": ALIKE, "padding": padded((9, 130), (60, 150))},
-        **{"softcap": 5.0, "sinks": sinks(torch.float32), "mask": some_of(2, 1, 150, 150)},
+        "window": 60,
+        "chunk": 100,
+        "segments": ALIKE,
+        "padding": padded((9, 130), (60, 150)),
+        "softcap": 5.0,
+        "sinks": sinks(torch.float32),
+        "mask": some_of(2, 1, 150, 150),
     }
     return heads(dtype, **SQUARE, **{**together, **given})
 

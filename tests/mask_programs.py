@@ -137,9 +137,9 @@ def said(found: Found, factor: named.Factor) -> Boolean:
 
     match factor:
         case named.Causal():
-            return KEY <= QUERY + at(factor.offset)
+            return QUERY + at(factor.offset) >= KEY
         case named.Prefix():
-            return sympy.Or(at(factor.size) > KEY, KEY <= QUERY + at(factor.offset))
+            return sympy.Or(at(factor.size) > KEY, QUERY + at(factor.offset) >= KEY)
         case named.Window():
             return QUERY + at(factor.offset) - KEY < factor.size
         case named.Ahead():

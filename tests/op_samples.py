@@ -116,7 +116,7 @@ def _attention() -> list[Case]:
         Case("attention", {**grouped, "mask": Mask((5, 7))}),
         Case("attention", {**grouped, "mask": Mask((2, 1, 5, 7)), "fill": -1e4}),
         Case("attention", {**grouped, "k": q, "v": q, "is_causal": True}),
-        # Values as wide as keys: SDPA then keeps a log-sum-exp as well, which costs a bit of accuracy.
+        # Values as wide as keys: SDPA then keeps a log-sum-exp too, which costs a bit of accuracy.
         Case("attention", {**grouped, "v": kv["k"], "is_causal": True, "start": 1, "window": 3}),
         Case("attention", {**grouped, "chunk": 4, "offset": Numbers([2])}),
         Case("attention", {**grouped, "padding": Mask((2, 7)), "fill": -1e38}),

@@ -1,4 +1,4 @@
-"""The kernel of `attention` and `attention_with_lse` in every form, interpreted, against float64."""
+"""The kernel of `attention` and `attention_with_lse` in every form, interpreted, and float64."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`make demo`: compile small models that run Transformers' own code, and show what happened.
 
 The weights are random and nothing is downloaded. On a machine without a GPU every site is left to
-Inductor; the third run puts our ops in all the same, to show that they compute the same numbers. The
-last line is a measurement: a prefill, where a mask that is proven causal is not computed.
+Inductor; the third run puts our ops in all the same, to show that they compute the same numbers.
+The last line is a measurement: a prefill, where a mask that is proven causal is not computed.
 """
 
 from __future__ import annotations

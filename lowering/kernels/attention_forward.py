@@ -1,5 +1,5 @@
-"""The kernel of `attention` and of `attention_with_lse`: flash style, with no score matrix in memory
-and the keys and values of a group unexpanded.
+"""The kernel of `attention` and of `attention_with_lse`: flash style, with no score matrix in
+memory and the keys and values of a group unexpanded.
 
 Tiles of keys that the rules of attention_reach hide from all of a block's queries are not read. By
 position they lie before and after those of the loop, and only tiles at an edge compare positions.

@@ -104,8 +104,4 @@ def with_means(
 
 def log_sum_exp(peak: ct.Tile, mass: ct.Tile, UNIT: int) -> ct.Tile:
     """The natural logarithm of the sum of exp(score): -inf where peak and log(mass) are."""
-    if UNIT == BASE_2:
-        result = (peak + ct.log2(mass)) / LOG2_E
-    else:
-        result = peak + ct.log(mass)
-    return result
+    return (peak + ct.log2(mass)) / LOG2_E if UNIT == BASE_2 else peak + ct.log(mass)

@@ -65,7 +65,9 @@ def places(arguments: Mapping[str, Any], q: torch.Tensor, k: torch.Tensor) -> Pl
         raise limit(f"a chunk of {chunk} positions")
     for name, value in (("padding", padding), ("segments", segments)):
         if value is not None and (
-            value.dim() != 2 or value.shape[0] not in (1, q.shape[0]) or value.shape[1] != k.shape[2]
+            value.dim() != 2
+            or value.shape[0] not in (1, q.shape[0])
+            or value.shape[1] != k.shape[2]
         ):
             raise limit(f"`{name}` is {list(value.shape)}; attention takes [batch, keys]")
     if padding is not None and padding.dtype is not torch.bool:

@@ -1,4 +1,4 @@
-"""Arguments of the attention ops as their kernel wants them: checked, masks of rank 4, decode packed.
+"""What the kernel of the attention ops takes: checked, masks of rank 4, heads packed.
 
 With one query per head, the queries of a group of heads become the rows of one tile, so that a key
 is read once for the whole group: q [B, H, 1, D] is viewed as [B, K, H / K, D].
@@ -163,6 +163,16 @@ def spread(sinks: torch.Tensor, q: torch.Tensor, kv_heads: int, packed: bool) ->
     return sinks[:, None].expand(heads, q.shape[2])
 
 
+def check_extras(q: torch.Tensor, sinks: torch.Tensor | None, softcap: float | None) -> None:
+    """sinks [H]; a soft cap other than 0."""
+    if softcap == 0:
+        raise limit("a soft cap of 0")
+    if sinks is not None:
+        launch_plan.require_float(sinks=sinks)
+        if sinks.shape != q.shape[1:2]:
+            raise limit(f"`sinks` is {list(sinks.shape)}; attention takes one for each head")
+
+
 def attention_inputs(
     arguments: Mapping[str, Any], out: torch.Tensor, lse: torch.Tensor | None = None
 ) -> AttentionInputs:
@@ -186,12 +196,7 @@ def attention_inputs(
             f"the log-sum-exp of scores whose hidden ones are {fill} and count",
             "use fill=-inf, or a mask that is added",
         )
-    if softcap == 0:
-        raise limit("a soft cap of 0")
-    if sinks is not None:
-        launch_plan.require_float(sinks=sinks)
-        if sinks.shape != q.shape[1:2]:
-            raise limit(f"`sinks` is {list(sinks.shape)}; attention takes one for each head")
+    check_extras(q, sinks, softcap)
     packed = q.shape[2] == 1 and q.shape[1] != k.shape[1]
     if sinks is not None:
         sinks = spread(sinks, q, k.shape[1], packed)

@@ -168,9 +168,7 @@ def tiles_seen(
     if ALL:
         begin, stop = 0, ct.cdiv(keys, COLS)
     else:
-        begin, stop = keys_that_may_be_seen(
-            early[0], late[1], padding, segments, own, batch, RULES
-        )
+        begin, stop = keys_that_may_be_seen(early[0], late[1], padding, segments, own, batch, RULES)
         begin, stop = tiles_between(begin, stop, COLS)
     middle = begin
     if (RULES & (WINDOW | CHUNK)) != 0:

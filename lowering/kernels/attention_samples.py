@@ -66,15 +66,13 @@ def with_masks() -> list[Sample]:
         sample("attend", square, square, mask=one_head),
         sample("filled", (8, 512, 80), (8, 512, 80), mask=one_head, fill=-1e9),
         sample("added", square, square, mask=meta(2, 1, 512, 512, dtype=low)),
-        sample(
-            "added_by_hand", narrow, narrow, mask=meta(1, 8, 1, 512, dtype=low), fill=-math.inf
-        ),
+        sample("added_by_hand", narrow, narrow, mask=meta(1, 8, 1, 512, dtype=low), fill=-math.inf),
         sample("causal_mask", square, square, mask=one_head, is_causal=True),
     ]
 
 
 def with_rules() -> list[Sample]:
-    """What a model says without a mask tensor: Mistral, Llama 4, Gemma 2, gpt-oss, packed batches."""
+    """What a model says without a mask tensor: Mistral, Llama 4, Gemma 2, gpt-oss, packed rows."""
     large, group = (8, 512, 128), (2, 512, 128)
     causal: dict[str, Any] = {"is_causal": True}
     ids = meta(2, 512, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""A meaning as arguments of an op: numbers, flags, and the tensors of the graph that the mask reads.
+"""A meaning as arguments of an op: numbers, flags, and tensors of the graph that the mask reads.
 
 Query i stands at position start + i, and offset later than that, where the offset is a tensor of
 the graph. What the arguments cannot say is left to the mask itself.
@@ -82,7 +82,7 @@ def arguments(factor: Factor, first: Amount, columns: Size) -> Iterator[tuple[st
     """What an op calls the factor; nothing for one that has no such name."""
     if isinstance(factor, Causal) and factor.offset == first:
         yield "is_causal", True
-    elif isinstance(factor, Ahead) and factor.offset.plus(factor.size - 1) == first:
+    if isinstance(factor, Ahead) and factor.offset.plus(factor.size - 1) == first:
         yield "is_causal", True
     elif isinstance(factor, Window) and factor.offset.plus(-factor.offset.known) == first.plus(
         -first.known

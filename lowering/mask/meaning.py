@@ -39,8 +39,8 @@ class Meaning:
     """A query sees a key where all factors hold; () where it sees every key.
 
     problem: why nothing could be told; then there are no factors.
-    hides_with: what it adds to the score of a key that it hides, NaN for several numbers; None for a
-                boolean mask.
+    hides_with: what it adds to the score of a key that it hides, NaN for several numbers; None for
+                a boolean mask.
     """
 
     factors: tuple[Factor, ...] = ()

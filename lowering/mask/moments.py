@@ -28,7 +28,7 @@ RESHAPING = frozenset(
         "unsqueeze_",
     )
 )
-"""They give the tensor itself another shape, so that an index does not mean one element for long."""
+"""They give the tensor itself another shape: an index does not mean one element for long."""
 
 
 @dataclasses.dataclass(frozen=True)

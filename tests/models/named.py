@@ -129,6 +129,8 @@ def build(name: str, dtype: torch.dtype = torch.float32, **changes: Any) -> torc
 def layers(model: torch.nn.Module) -> torch.nn.ModuleList:
     """The decoder layers, which a user may compile one by one."""
     prefix = str(model.base_model_prefix)  # of llama4 a name that only its multi-modal model has
-    found = model.get_submodule(prefix if hasattr(model, prefix) else "model").get_submodule("layers")
+    found = model.get_submodule(prefix if hasattr(model, prefix) else "model").get_submodule(
+        "layers"
+    )
     assert isinstance(found, torch.nn.ModuleList)
     return found
