@@ -14,8 +14,13 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.attention_grad_plan import grad_inputs, grad_samples
+from tile_backend.lowering.kernels.attention_grad_reach import (
+    facts_of_keys,
+    hide_keys,
+    mask_of,
+    tiles_that_see,
+)
 from tile_backend.lowering.kernels.attention_grad_tiles import grad_kv_tiles
-from tile_backend.lowering.kernels.attention_grad_reach import any_shown, queries_that_may_see
 from tile_backend.lowering.kernels.attention_grad_weights import (
     lse_in_unit,
     per_query,
@@ -24,18 +29,12 @@ from tile_backend.lowering.kernels.attention_grad_weights import (
 )
 from tile_backend.lowering.kernels.attention_loop import load_values
 from tile_backend.lowering.kernels.attention_reach import (
-    PADDING,
-    SEGMENTS,
-    at,
     first_position,
     numbers,
     queries_that_see,
-    some,
-    tiles_between,
-    whole_tiles_between,
     within,
 )
-from tile_backend.lowering.kernels.attention_scores import ATTEND, UNMASKED, load_mask, product
+from tile_backend.lowering.kernels.attention_scores import product
 from tile_backend.lowering.kernels.compiled import kernel
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 
@@ -75,7 +74,8 @@ def attention_grad_kv(
 ) -> None:
     """Grid (key tiles, key heads, batch). What is not there (mask, padding, ...) is any array.
 
-    OF_KEYS, OF_VALUES: whether dk and dv are wanted.
+    OF_KEYS, OF_VALUES: whether dk and dv are wanted. Longer than 40 lines because a kernel passes
+    each of its arrays and numbers to whatever function is cut out of it.
     """
     tile = ct.bid(0)
     kv_head = ct.bid(1)
@@ -84,17 +84,11 @@ def attention_grad_kv(
     keys = k.shape[2]
     column = numbers(tile, COLS, keys)[:, None]
     origin = first_position(offset, start, RULES)
-    highest = min(tile * COLS + COLS, keys) - 1
-    early = queries_that_see(tile * COLS, origin, count, window, chunk, RULES)
-    late = queries_that_see(highest, origin, count, window, chunk, RULES)
-    whole, after_whole = whole_tiles_between(late[0], early[1], ROWS)
-    theirs = at(segments, batch, column) if (RULES & SEGMENTS) != 0 else 0
-    begin, end = queries_that_may_see(early[0], late[1], segments, theirs, batch, origin, RULES)
-    first, stop = tiles_between(begin, end, ROWS)
-    shown = 0
-    if (RULES & PADDING) != 0:
-        shown = at(padding, batch, column) != 0
-        stop = stop if any_shown(padding, batch, tile * COLS, highest) else first
+    shown, theirs = facts_of_keys(padding, segments, batch, column, RULES)
+    first, stop, whole, after_whole = tiles_that_see(
+        *(tile, keys, count, origin, window, chunk),
+        *(padding, segments, theirs, batch, ROWS, COLS, RULES),
+    )
 
     key = load_values(k, batch, kv_head, tile, COLS, WIDTH, 1)
     value = load_values(v, batch, kv_head, tile, COLS, VALUE_WIDTH, 1)
@@ -102,12 +96,8 @@ def attention_grad_kv(
     of_values = ct.zeros((COLS, VALUE_WIDTH), ct.float32)
     for head in range(kv_head * GROUP, kv_head * GROUP + GROUP):
         for i in range(first, stop):
-            found, live = 0, True
-            if MASK != UNMASKED:
-                found = load_mask(mask, batch, head, i, tile, MASK_ROWS, COLS)
-                found = ct.transpose(found)
-            if MASK == ATTEND:
-                live = some(found)  # the mask is small, and read before queries are
+            # The mask is small, and read before queries are.
+            found, live = mask_of(mask, batch, head, i, tile, MASK, MASK_ROWS, COLS)
             if live:
                 queries = load_values(q, batch, head, i, ROWS, WIDTH, LATENCY)
                 grads = load_values(dout, batch, head, i, ROWS, VALUE_WIDTH, LATENCY)
@@ -117,13 +107,10 @@ def attention_grad_kv(
                 weights, bend = weights_and_bend(
                     products, found, masses, scale, cap, MASK, CAPPED, UNIT
                 )
-                if MASK == ATTEND:
-                    weights = ct.where(found, weights, 0.0)
-                if (RULES & PADDING) != 0:
-                    weights = ct.where(shown, weights, 0.0)
-                if (RULES & SEGMENTS) != 0:
-                    own = at(segments, batch, origin + numbers(i, ROWS, count)[None, :])
-                    weights = ct.where(own == theirs, weights, 0.0)
+                positions = origin + numbers(i, ROWS, count)[None, :]
+                weights = hide_keys(
+                    weights, found, shown, theirs, segments, batch, positions, MASK, RULES
+                )
                 # Not `or`, for which the compiler writes the loop three times.
                 if (i < whole) | (i >= after_whole):
                     row = i * ROWS + ct.arange(ROWS, dtype=ct.int32)[None, :]

@@ -1,4 +1,4 @@
-"""Arguments of both gradient kernels of attention: checked, masks of rank 4, units of the scores."""
+"""Arguments of both gradient kernels of attention: checked, masks of rank 4, unit of the scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from tile_backend.lowering.kernels.attention_scores import BASE_2, LOG2_E, UNMAS
 from tile_backend.lowering.kernels.attention_tiles import AttentionTiles
 from tile_backend.lowering.kernels.launch_plan import Sample
 from tile_backend.lowering.kernels.row_layout import next_power_of_two
-
 
 WIDEST_FLOAT32 = 64
 """A wider tile and its gradients would live in spilled registers."""
@@ -70,6 +69,7 @@ def grad_inputs(arguments: Mapping[str, Any]) -> GradInputs:
     """Check and reshape. Raises KernelLimit."""
     dout, q, k, v = (arguments[name] for name in ("dout", "q", "k", "v"))
     lse, delta, mask = (arguments[name] for name in ("lse", "delta", "mask"))
+    launch_plan.require_float(dout=dout)
     check_shapes(q, k, v)
     if q.dtype is torch.float32 and max(q.shape[3], v.shape[3]) > WIDEST_FLOAT32:
         shapes = f"q {list(q.shape)}, v {list(v.shape)}"
@@ -83,8 +83,9 @@ def grad_inputs(arguments: Mapping[str, Any]) -> GradInputs:
         raise limit("a soft cap of 0")
     if mask is not None:
         mask = four_axes(mask, q, k)
-        if mask.shape[1:3] == (1, 1) and mask.dtype is torch.bool and padding is None:
-            mask, padding = None, mask[:, 0, 0]
+    of_keys = mask is not None and mask.shape[1:3] == (1, 1) and mask.dtype is torch.bool
+    if of_keys and padding is None:
+        padding, mask = mask[:, 0, 0], None
     where, kind = places({**arguments, "padding": padding}, q, k), mask_kind(mask)
     return GradInputs(
         arrays=(*(dout, q, k, v, q if mask is None else mask), *where.arrays(q), lse, delta),
@@ -123,8 +124,15 @@ def grad_sample(
     per_query = torch.empty(2, heads, length, device="meta")
     absent = dict.fromkeys(("mask", "padding", "segments", "offset"))
     arguments = {
-        **{"dout": made(length, heads, value_width), "q": q, "k": k, "v": v, **absent},
-        **{"lse": per_query, "delta": torch.empty_like(per_query), "scale": width**-0.5, **given},
+        "dout": made(length, heads, value_width),
+        "q": q,
+        "k": k,
+        "v": v,
+        **absent,
+        "lse": per_query,
+        "delta": torch.empty_like(per_query),
+        "scale": width**-0.5,
+        **given,
     }
     return name, arguments, tuple(map(torch.empty_like, outputs(q, k, v)))
 

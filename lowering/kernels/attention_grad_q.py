@@ -20,18 +20,17 @@ from tile_backend.lowering.kernels.attention_grad_weights import (
 from tile_backend.lowering.kernels.attention_loop import load_values
 from tile_backend.lowering.kernels.attention_reach import (
     CAUSAL,
-    PADDING,
     SEGMENTS,
     at,
     first_position,
+    hide_by_data,
+    hide_by_position,
     keys_seen_from,
     keys_that_may_be_seen,
     numbers,
-    of_keys,
     some,
     tiles_between,
     whole_tiles_between,
-    within,
 )
 from tile_backend.lowering.kernels.attention_scores import (
     ATTEND,
@@ -75,7 +74,11 @@ def attention_grad_q(
     UNIT: ct.Constant[int],
     LATENCY: ct.Constant[int],
 ) -> None:
-    """Grid (query tiles, heads, batch). What is not there (mask, padding, ...) is any array."""
+    """Grid (query tiles, heads, batch). What is not there (mask, padding, ...) is any array.
+
+    Longer than 40 lines because a kernel passes each of its arrays and numbers to whatever function
+    is cut out of it.
+    """
     # The last tiles have the most keys under a causal mask: they start first.
     tile = ct.num_blocks(0) - 1 - ct.bid(0) if (RULES & CAUSAL) != 0 else ct.bid(0)
     head = ct.bid(1)
@@ -117,16 +120,11 @@ def attention_grad_q(
             )
             if MASK == ATTEND:
                 weights = ct.where(found, weights, 0.0)
-            if (RULES & PADDING) != 0:
-                weights = ct.where(of_keys(padding, batch, j, COLS) != 0, weights, 0.0)
-            if (RULES & SEGMENTS) != 0:
-                theirs = of_keys(segments, batch, j, COLS)
-                weights = ct.where(own == theirs, weights, 0.0)
+            weights = hide_by_data(weights, 0.0, padding, segments, own, batch, j, RULES)
             # Not `or`, for which the compiler writes the loop three times.
             if (j < whole) | (j >= after_whole):
-                column = j * COLS + ct.arange(COLS, dtype=ct.int32)[None, :]
                 low, high = keys_seen_from(positions, keys, window, chunk, RULES)
-                weights = ct.where(within(column, low, high), weights, 0.0)
+                weights = hide_by_position(weights, 0.0, j, low, high, keys, False)
             raised = product(grads, value, zero - means)
             slopes = slopes_of(weights, raised, bend, CAPPED)
             total = product(slopes.astype(key.dtype), key, total)

@@ -30,8 +30,8 @@ def grad_q_tiles(arch: str, width: int, dtype: torch.dtype, crowded: bool) -> At
 
 
 def grad_kv_tiles(arch: str, width: int, dtype: torch.dtype, capped: bool) -> AttentionTiles:
-    """Each block holds both gradients of its keys, twice what the other kernel holds. capped: with a
-    soft cap.
+    """capped: with a soft cap. Each block holds both gradients of its keys, so twice as much as
+    that of the other kernel.
     """
     if arch not in WARP_GROUPS:
         return AttentionTiles(32, 32, 2, {})

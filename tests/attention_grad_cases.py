@@ -1,0 +1,37 @@
+"""Gradients of attention through any of its ops, and arguments of the gradient ops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from tile_backend.lowering.custom_op import record
+
+Arguments = dict[str, Any]
+TAKEN = ("q", "k", "v", "sinks")
+"""The arguments that may have a gradient."""
+
+
+def direction(shape: Sequence[int]) -> torch.Tensor:
+    """The gradient of a result of attention."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(5))
+
+
+def gradients(op: Any, given: Arguments, taken: tuple[str, ...] = TAKEN) -> list[torch.Tensor]:
+    """Of q, k, v and sinks, by a direction that is the same for every op."""
+    given = record("attention").signature.bind((), given)
+    leaves = {n: given[n].detach().clone().requires_grad_() for n in taken if given[n] is not None}
+    result = op(**{**given, **leaves})
+    towards = direction(result.shape).to(result.dtype)
+    return list(torch.autograd.grad(result, list(leaves.values()), towards))
+
+
+def backward_arguments(given: Arguments, dout: torch.Tensor | None = None) -> Arguments:
+    """Arguments of the gradient ops for a call of `attention`, with its own log-sum-exp."""
+    given = record("attention_with_lse").signature.bind((), given)
+    out, lse = record("attention_with_lse").op.reference(**given)
+    dout = direction(out.shape).to(out.dtype) if dout is None else dout
+    given.update(dout=dout, lse=lse, delta=(dout.float() * out.float()).sum(-1))
+    return {n: x for n, x in given.items() if n not in ("sinks", "fill")}
