@@ -27,6 +27,7 @@ from torch._inductor.virtualized import V
 from tile_backend.lowering import custom_op, gate, provenance
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.node import Size
+from tile_backend.lowering.signature import REQUIRED
 from tile_backend.lowering.site_kernels import LaunchSite
 from tile_backend.lowering.tensor_layout import Layout
 
@@ -176,7 +177,18 @@ class _Launch(ir.ExternKernel):
 
     def codegen_comment(self, wrapper: Any, *names: Any) -> None:
         super().codegen_comment(wrapper, *names)
-        wrapper.writeline(f"# {self.place()}")
+        wrapper.writeline("  ".join(("# " + self.place(), *self.settings())))
+
+    def settings(self) -> list[str]:
+        """The numbers and words that are not the op's defaults, by name: "is_causal=True"."""
+        signature, constants = self.record.signature, iter(self.constant_args)
+        return [
+            f"{name}={value!r}"
+            for name, usual, is_input in zip(
+                signature.names, signature.defaults, self.is_input, strict=True
+            )
+            if not is_input and (value := next(constants)) != usual and usual is not REQUIRED
+        ]
 
     def place(self) -> str:
         """Op, module and source line."""

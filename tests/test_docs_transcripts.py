@@ -113,7 +113,7 @@ def test_the_generated_code_has_the_launches_that_the_readme_shows(
 
     def launches(code: str) -> list[tuple[str, ...]]:
         comment = re.compile(
-            r"^ *# tilegym\.(\w+)  (\S+)  (\w+)\.py:\d+\n.*?_tg\.(\w+)\(", re.MULTILINE
+            r"^ *# tilegym\.(\w+)  (\S+)  (\w+)\.py:\d+.*\n.*?_tg\.(\w+)\(", re.MULTILINE
         )
         return comment.findall(code)
 

@@ -81,7 +81,7 @@ def attention(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """q and k are transposed views, as projections give them."""
     q, k = (t.view(2, -1, 4, 64).transpose(1, 2) for t in (x, y * 2))
     q, k = ops.rotary_qk(q, k, WEIGHT.view(1, 1, 1, 64), WEIGHT.view(1, 1, 1, 64))
-    return ops.attention(q, k, y.view(2, -1, 4, 64).transpose(1, 2), None, 0.3)
+    return ops.attention(q, k, y.view(2, -1, 4, 64).transpose(1, 2), *[None] * 5, 0.3)
 
 
 def test_transposed_views_are_passed_as_views() -> None:
@@ -90,7 +90,7 @@ def test_transposed_views_are_passed_as_views() -> None:
     view = r"reinterpret_tensor\({}, \(2, 4, 4, 64\), \(1024, 64, 256, 1\), 0\)"
     argument, made = view.format(r"arg\d_1"), view.format("buf0")
     assert re.search(rf"_tg\.rotary_qk\({argument}, {made}, .*'every_op', buf2, buf3\)", rotary)
-    assert re.search(rf"_tg\.attention\(buf2, buf3, {argument}, None, 0.3, False, None", attend)
+    assert re.search(rf"_tg\.attention\(buf2, buf3, {argument}, (None, ){{5}}0.3, False", attend)
     assert allocations(code) == 3  # y * 2 and both rotated: no copy; the result reuses one
 
 
@@ -114,7 +114,7 @@ def test_constants_and_absent_operands_between_tensors() -> None:
         return (
             ops.layer_norm(x, None, WEIGHT, 1e-5, "every_op"),
             ops.softmax(x, torch.float64),
-            ops.attention(q, q, q, mask, 0.5, False, float("-inf")),
+            ops.attention(q, q, q, mask, *[None] * 4, 0.5, fill=float("-inf")),
         )
 
     x = torch.randn(4, 64)
@@ -123,7 +123,8 @@ def test_constants_and_absent_operands_between_tensors() -> None:
     norm, softmax, attend = launches(code)
     assert norm.startswith("_tg.layer_norm(arg0_1, None, arg1_1, 1e-05, 'every_op', out=")
     assert softmax.startswith("_tg.softmax(arg0_1, torch.float64, out=")
-    assert ", 0.5, False, -inf, out=" in attend
+    assert ", None, None, None, None, 0.5, False, 0, None, None, None, -inf, out=" in attend
+    assert any(line.endswith("  fill=-inf") for line in body(code))
 
 
 def test_dynamic_rows_compile_once_and_must_agree() -> None:
