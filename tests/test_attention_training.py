@@ -32,7 +32,8 @@ class Attention(torch.nn.Module):
         heads = self.project(x).unflatten(-1, (-1, 8)).transpose(1, 2)
         q, k, v = heads.split((HEADS, KV_HEADS, KV_HEADS), 1)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        result: torch.Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        return result
 
 
 def step(model: torch.nn.Module, call: Any, x: torch.Tensor) -> list[torch.Tensor]:
@@ -59,7 +60,7 @@ def test_a_training_step_is_eagers(
     monkeypatch.setattr(interpreted, "run", spy)
     model = Attention(dtype)
     x = torch.randn(2, LENGTH, WIDTH, generator=torch.Generator().manual_seed(1)).to(dtype)
-    options = {"tilegym.kernels": kernels}
+    options: dict[str, Any] = {"tilegym.kernels": kernels}
     compiled = torch.compile(model, backend="tilegym", options=options)
     kept: list[torch.Tensor] = []
 
@@ -94,7 +95,7 @@ ops = torch.ops.tilegym
 def attend(q: torch.Tensor, kv: torch.Tensor, sinks: torch.Tensor) -> torch.Tensor:
     """32 * 64 numbers, of 8 heads and 64 queries."""
     heads = q.view(1, 8, 64, 4) * 2
-    mixed = ops.attention(heads, kv.sin(), kv, *(None,) * 4, sinks, 0.5, True)
+    mixed: torch.Tensor = ops.attention(heads, kv.sin(), kv, *(None,) * 4, sinks, 0.5, True)
     return mixed.transpose(1, 2).reshape(32, 64)
 
 
