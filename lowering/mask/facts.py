@@ -12,6 +12,7 @@ from typing import Any
 import sympy
 import torch
 
+from tile_backend.lowering.effects import Effects
 from tile_backend.lowering.fusion import MaskFacts
 from tile_backend.lowering.mask.factors import (
     NOTHING,
@@ -27,6 +28,7 @@ from tile_backend.lowering.mask.factors import (
 from tile_backend.lowering.mask.meaning import Meaning
 from tile_backend.lowering.mask.moments import Read
 from tile_backend.lowering.mask.never_empty import sees_itself
+from tile_backend.lowering.mask.sizes import as_tensor
 from tile_backend.lowering.mask.source import Source
 from tile_backend.lowering.node import Size, shape, value
 
@@ -34,8 +36,10 @@ MOST_POSITION = 2**31 - 1
 POSITIONAL = frozenset(("is_causal", "window", "chunk", "segments"))
 
 
-def facts_of(meaning: Meaning, rows: Size, columns: Size) -> MaskFacts:
-    """rows, columns: numbers of queries and of keys."""
+def facts_of(
+    meaning: Meaning, rows: Size, columns: Size, effects: Effects, device: torch.device
+) -> MaskFacts:
+    """rows, columns: numbers of queries and of keys. effects: of the graph. device: of the call."""
     if meaning.problem:
         return MaskFacts({}, whole=False)
     found: dict[str, Any] = {}
@@ -47,7 +51,7 @@ def facts_of(meaning: Meaning, rows: Size, columns: Size) -> MaskFacts:
         whole = whole and known
         found |= said if known else {}
     if found.keys() & POSITIONAL:
-        places = position(first)
+        places = position(first, effects, device)
         if places is None:
             return MaskFacts({}, whole=False)
         found |= places
@@ -64,8 +68,11 @@ def position_of_first(meaning: Meaning) -> Amount:
     return NOTHING
 
 
-def position(first: Amount) -> dict[str, Any] | None:
-    """`start` and `offset` for it; None where it is neither a number nor one read beside one."""
+def position(first: Amount, effects: Effects, device: torch.device) -> dict[str, Any] | None:
+    """`start` and `offset` for it; None where it is more than a number beside an element or size."""
+    if first.known.free_symbols and first.read is None:
+        found = as_tensor(first.known, effects, device)
+        return None if found is None else {"offset": found}
     if not (first.known.is_Integer and 0 <= first.known < MOST_POSITION):
         return None
     if first.read is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
+
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.legality import Call, fake_mode_of
 from tile_backend.lowering.mask import source
@@ -19,7 +21,9 @@ def applied(call: Call, match: Match, canonical: CanonicalGraph) -> Call:
     if rule is None or found is None:
         return call
     words = str(found) if found.explained else ""
-    facts = facts_of(found, *map(size, rule.sizes(call.arguments)))
+    rows, columns = map(size, rule.sizes(call.arguments))
+    device = next(a.device for a in call.arguments.values() if isinstance(a, torch.Tensor))
+    facts = facts_of(found, rows, columns, canonical.effects, device)
     arguments = rule.apply(call.arguments, facts)
     if arguments is call.arguments:
         return dataclasses.replace(call, mask=words)

@@ -11,18 +11,20 @@ from torch import fx
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """view(value of node). before: the node in front of which the value is taken; None: any place.
+    """view(value of node, values of others).
 
-    A value that the program writes to later has to be taken before that.
+    before: the node in front of which the value is taken, since the program writes to it later;
+    None: any place.
     """
 
     node: fx.Node
-    view: Callable[[Any], Any]
+    view: Callable[..., Any]
     before: fx.Node | None = None
+    others: tuple[fx.Node, ...] = ()
 
     def made(self, leaf: Callable[[fx.Node], Any]) -> Any:
-        """On a fake tensor or a proxy, whatever `leaf` gives for the node."""
-        return self.view(leaf(self.node))
+        """On fake values or proxies, whatever `leaf` gives for the nodes."""
+        return self.view(leaf(self.node), *map(leaf, self.others))
 
 
 def split(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Source]]:
