@@ -158,6 +158,8 @@ def of_tensors() -> dict[str, Callable[[torch.dtype], Arguments]]:
     add("right padding", **SQUARE, padding=RIGHT)
     add("holes", padding=some_of(2, 2, 150)[:, 1])
     add("one row of padding", padding=LEFT[1:])
+    some = padded((3, 60), (0, 70), keys=70)
+    add("padding behind which queries stand", sizes=(37, 70), window=5, start=300, padding=some)
     add("segments of int32", **SQUARE, segments=ALIKE.int())
     add("segments for all", **{**SQUARE, "is_causal": False}, segments=ALIKE[:1])
     add("segments in disorder", **SQUARE, segments=torch.tensor([[3, 1] * 75, [5, 2, 9] * 50]))

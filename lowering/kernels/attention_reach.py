@@ -127,6 +127,7 @@ def keys_that_may_be_seen(
     look waits for memory, and since tileiras 13.4 spills or fails where a tile has fewer elements
     than the block has threads.
     """
+    begin = ct.minimum(begin, end)  # queries may stand behind all keys
     first, last = begin, end
     if (RULES & (PADDING | SEGMENTS)) != 0:
         first, last = end, begin
