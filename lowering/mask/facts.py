@@ -69,7 +69,7 @@ def position_of_first(meaning: Meaning) -> Amount:
 
 
 def position(first: Amount, effects: Effects, device: torch.device) -> dict[str, Any] | None:
-    """`start` and `offset` for it; None where it is more than a number beside an element or size."""
+    """`start` and `offset` for it; None where it is more than a number and an element, or size."""
     if first.known.free_symbols and first.read is None:
         found = as_tensor(first.known, effects, device)
         return None if found is None else {"offset": found}
