@@ -35,7 +35,13 @@ def time_rounds(
     versions: Mapping[str, Callable[[], object]], samples: int, flush: bool = True
 ) -> dict[str, list[float]]:
     """Microseconds of each, `samples` times. Each round begins with another version."""
-    replays = {name: captured(function) for name, function in versions.items()}
+    return time_replays({name: captured(f) for name, f in versions.items()}, samples, flush)
+
+
+def time_replays(
+    replays: Mapping[str, Callable[[], None]], samples: int, flush: bool = True
+) -> dict[str, list[float]]:
+    """The same of functions that are `captured` already."""
     cache = torch.cuda.get_device_properties().L2_cache_size
     buffer = torch.empty(2 * cache if flush else 0, dtype=torch.uint8, device="cuda")
     events: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {n: [] for n in replays}

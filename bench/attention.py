@@ -1,0 +1,246 @@
+"""Attention as models write it: `backend="tilegym"` against everything else there is.
+
+The cases are those of `attention_cases`; without a GPU smaller ones. The versions are timed turn by
+turn in one run; `again` is tilegym a second time: its ratio is the noise. Every version is held to
+the budget against float64 (`attention_check`): one that is wrong is void, and has no ratio. Rates
+count only the pairs, or the keys, that the mask shows; on a GPU they are held against ceilings that
+the same run measures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fnmatch
+import functools
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tile_backend
+from bench import (
+    attention_cases,
+    attention_versions,
+    cpu_parity,
+    fresh_process,
+    gpu_timer,
+    result_file,
+)
+from bench.attention_cases import Case
+from bench.attention_check import part_of
+from bench.attention_table import report
+from bench.cpu_prefill import resident_mib
+from tile_backend.lowering.budget import Verdict
+
+Step = Callable[[], tuple[torch.Tensor, ...]]
+REASON = 300
+"""Characters of a reason that are kept."""
+IN_A_PROCESS = ("tilegym", "inductor")
+"""The versions whose memory on a CPU is measured, each in a process of its own."""
+
+
+@dataclasses.dataclass
+class Found:
+    """What one case came to, by version. not_run: why. peaks: MiB of a step, beyond inputs."""
+
+    ran: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    times: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    verdicts: dict[str, Verdict] = dataclasses.field(default_factory=dict)
+    peaks: dict[str, float] = dataclasses.field(default_factory=dict)
+    not_run: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def steps_of(case: Case, device: str, found: Found) -> dict[str, Step]:
+    """A warm step for each version; its verdict, and its memory on a GPU, go into `found`."""
+    inputs = case.inputs(device)
+    slope = torch.randn_like(inputs[0]) if case.train else None
+    part = part_of(case, inputs, slope)
+    steps: dict[str, Step] = {}
+    for name, make in attention_versions.makers(device).items():
+        try:
+            step = functools.partial(attention_versions.outcome, make(case, inputs), inputs, slope)
+            found.verdicts[name] = part.verdict(step())
+            if device != "cpu":
+                found.peaks[name] = gpu_peak_mib(step)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the row has it
+            found.not_run[name] = reason_of(error)
+        else:
+            steps[name] = step
+        if name == "tilegym":
+            found.ran = what_ran()
+    return steps
+
+
+def reason_of(error: Exception) -> str:
+    """In one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:REASON]
+
+
+def what_ran() -> dict[str, str]:
+    """At the attention of the newest compile, as its report says."""
+    found = tile_backend.last_report()
+    sites = [site for site in found.sites if site.fusion == "attention"] if found else []
+    if len(sites) != 1:
+        return {"decision": f"{len(sites)} sites of attention"}
+    (site,) = sites
+    if site.decision is None:
+        return {"decision": site.status, "evidence": str(site.reason)}
+    respelled = " respelled" if site.decision.respelled else ""
+    return {
+        "decision": f"{site.decision}{respelled}",
+        "mask": str(site.bindings.get("mask")),
+        "evidence": site.decision.evidence,
+    }
+
+
+def gpu_peak_mib(step: Step) -> float:
+    """Of a warm step, beyond what was there."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def cpu_peak_mib(title: str, backend: str) -> float:
+    """The same of this process, which must be a fresh one."""
+    (case,) = (case for case in attention_cases.cpu_cases() if case.title == title)
+    inputs = case.inputs("cpu")
+    slope = torch.randn_like(inputs[0]) if case.train else None
+    function = attention_versions.compiled(backend, case, inputs)
+    for _ in range(2):
+        attention_versions.outcome(function, inputs, slope)
+    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
+    before = resident_mib("VmRSS")
+    attention_versions.outcome(function, inputs, slope)
+    return resident_mib("VmHWM") - before
+
+
+def captured(steps: Mapping[str, Step], found: Found) -> dict[str, Callable[[], None]]:
+    """CUDA graphs of those that can be captured."""
+    replays = {}
+    for name, step in steps.items():
+        try:
+            replays[name] = gpu_timer.captured(step)
+        except RuntimeError as error:
+            found.not_run[name] = f"not captured: {reason_of(error)}"
+    return replays
+
+
+def with_again(steps: Mapping[str, Any]) -> dict[str, Any]:
+    """tilegym a second time."""
+    return {**steps, "again": steps["tilegym"]} if "tilegym" in steps else dict(steps)
+
+
+def measure(case: Case, device: str, rounds: int, cache: str) -> Found:
+    """Everything about one case. cache: the folder of Inductor's caches."""
+    torch.compiler.reset()
+    found = Found()
+    steps = steps_of(case, device, found)
+    if device != "cpu":
+        torch.cuda.empty_cache()
+        replays = with_again(captured(steps, found))
+        found.times = gpu_timer.time_replays(replays, rounds) if replays else {}
+        return found
+    seconds = cpu_parity.time_rounds(with_again(steps), rounds)
+    found.times = {name: [1e6 * s for s in values] for name, values in seconds.items()}
+    for name in IN_A_PROCESS:
+        if name in steps:
+            found.peaks[name] = fresh_process.call(
+                "bench.attention", "cpu_peak_mib", case.title, name, cache=cache
+            )
+    return found
+
+
+def row(case: Case, found: Found, ceiling: Mapping[str, float]) -> dict[str, Any]:
+    """Spreads of microseconds; of ratios to tilegym in the same round; rates; what was wrong."""
+    verdicts = dict(found.verdicts)
+    if "tilegym" in verdicts:
+        verdicts["again"] = verdicts["tilegym"]
+    times = {name: result_file.spread(values) for name, values in found.times.items()}
+    good = [name for name in times if verdicts[name]]
+    work, unit = (case.bytes, "bytes_per_us") if case.decodes else (case.flop, "flop_per_us")
+    rates = {name: work / times[name]["median"] for name in good}
+    ours = found.times["tilegym"] if "tilegym" in good else None
+    over = {
+        name: result_file.spread(
+            [theirs / own for theirs, own in zip(found.times[name], ours, strict=True)]
+        )
+        for name in (good if ours else [])
+        if name != "tilegym"
+    }
+    made = {
+        "case": case.title,
+        "mask": case.mask,
+        "step": "forward and backward" if case.train else "forward",
+        "ran": dict(found.ran),
+        "time_us": {name: rounded(spread) for name, spread in times.items()},
+        "over_tilegym": {name: rounded(spread) for name, spread in over.items()},
+        "gb_per_s" if case.decodes else "tflop_per_s": {
+            name: significant(rate / (1e3 if case.decodes else 1e6)) for name, rate in rates.items()
+        },
+        "peak_mib": {name: round(peak, 1) for name, peak in found.peaks.items()},
+        "correct": {name: bool(verdict) for name, verdict in verdicts.items()},
+        "budget_used": {name: significant(verdict.used) for name, verdict in verdicts.items()},
+        "void": {name: str(verdict) for name, verdict in verdicts.items() if not verdict},
+        "not_run": dict(found.not_run),
+    }
+    if ceiling:
+        shares = {name: significant(rate / ceiling[unit]) for name, rate in rates.items()}
+        made["share_of_ceiling"] = shares
+    return made
+
+
+def rounded(spread: Mapping[str, float]) -> dict[str, float]:
+    """To four digits."""
+    return {name: significant(value) for name, value in spread.items()}
+
+
+def significant(value: float) -> float:
+    """To four digits."""
+    return float(f"{value:.4g}")
+
+
+def measure_all(cases: Sequence[Case], device: str, rounds: int) -> tuple[list[Any], Any]:
+    """The rows, and the ceilings they are measured against."""
+    ceiling = gpu_timer.ceilings() if device != "cpu" else {}
+    rows = []
+    with tempfile.TemporaryDirectory() as cache:
+        # For fresh processes too: they find what is compiled here.
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+        for case in cases:
+            rows.append(row(case, measure(case, device, rounds, cache), ceiling))
+            print(f"{case.title}: done", flush=True)
+    return rows, ceiling
+
+
+def main() -> None:
+    """Measure every case and save the result."""
+    parser = argparse.ArgumentParser(description="Attention as models write it.")
+    parser.add_argument("--rounds", type=int, help="default: 50, without a GPU 7; at least 2")
+    parser.add_argument("--only", default="*", metavar="GLOB", help="cases of such a title")
+    parser.add_argument("--no-save", action="store_true", help="print only")
+    given = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    every = attention_cases.cpu_cases() if device == "cpu" else attention_cases.gpu_cases()
+    cases = [case for case in every if fnmatch.fnmatchcase(case.title, given.only)]
+    if not cases:
+        sys.exit(f"bench.attention: no case is called {given.only}: {[c.title for c in every]}")
+    rounds = given.rounds or (7 if device == "cpu" else 50)
+    rows, ceiling = measure_all(cases, device, rounds)
+    if not given.no_save:
+        facts = {"settings": {**vars(given), "rounds": rounds}, "device": device}
+        threads = torch.get_num_threads()
+        path = result_file.save("attention", rows, threads=threads, ceilings=ceiling, **facts)
+        print(f"saved {path.relative_to(result_file.ROOT)}")
+    print(report(rows))
+
+
+if __name__ == "__main__":
+    main()
