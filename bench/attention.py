@@ -38,7 +38,7 @@ from bench.cpu_prefill import resident_mib
 from tile_backend.lowering.budget import Verdict
 
 Step = Callable[[], tuple[torch.Tensor, ...]]
-REASON = 300
+REASON = 600
 """Characters of a reason that are kept."""
 IN_A_PROCESS = ("tilegym", "inductor")
 """The versions whose memory on a CPU is measured, each in a process of its own."""
@@ -91,11 +91,12 @@ def what_ran() -> dict[str, str]:
     if site.decision is None:
         return {"decision": site.status, "evidence": str(site.reason)}
     respelled = " respelled" if site.decision.respelled else ""
-    return {
+    ran = {
         "decision": f"{site.decision}{respelled}",
         "mask": str(site.bindings.get("mask")),
         "evidence": site.decision.evidence,
     }
+    return ran | ({"fallback": site.fallback.text} if site.fallback else {})
 
 
 def gpu_peak_mib(step: Step) -> float:
@@ -167,13 +168,13 @@ def row(case: Case, found: Found, ceiling: Mapping[str, float]) -> dict[str, Any
     good = [name for name in times if verdicts[name]]
     work, unit = (case.bytes, "bytes_per_us") if case.decodes else (case.flop, "flop_per_us")
     rates = {name: work / times[name]["median"] for name in good}
-    ours = found.times["tilegym"] if "tilegym" in good else None
+    ours = found.times["tilegym"] if "tilegym" in good else []
     over = {
         name: result_file.spread(
             [theirs / own for theirs, own in zip(found.times[name], ours, strict=True)]
         )
-        for name in (good if ours else [])
-        if name != "tilegym"
+        for name in good
+        if ours and name != "tilegym"
     }
     made = {
         "case": case.title,

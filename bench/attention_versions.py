@@ -112,7 +112,7 @@ def fmha(case: Case, inputs: Sequence[torch.Tensor]) -> Program:
     return lambda q, k, v, *_: attend(q, k, v, **given)
 
 
-EVERYWHERE: Mapping[str, Maker] = {
+EVERYWHERE: dict[str, Maker] = {
     "tilegym": functools.partial(compiled, "tilegym"),
     "inductor": functools.partial(compiled, "inductor"),
     "sdpa": by_hand,
