@@ -10,6 +10,7 @@ the same run measures.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import dataclasses
 import fnmatch
 import functools
@@ -117,6 +118,7 @@ def cpu_peak_mib(title: str, backend: str) -> float:
     function = attention_versions.compiled(backend, case, inputs)
     for _ in range(2):
         attention_versions.outcome(function, inputs, slope)
+    ctypes.CDLL(None).malloc_trim(0)  # what the allocator kept of the steps before
     Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
     before = resident_mib("VmRSS")
     attention_versions.outcome(function, inputs, slope)
@@ -224,7 +226,7 @@ def measure_all(cases: Sequence[Case], device: str, rounds: int) -> tuple[list[A
 def main() -> None:
     """Measure every case and save the result."""
     parser = argparse.ArgumentParser(description="Attention as models write it.")
-    parser.add_argument("--rounds", type=int, help="default: 50, without a GPU 7; at least 2")
+    parser.add_argument("--rounds", type=int, help="default: 50, without a GPU 5; at least 2")
     parser.add_argument("--only", default="*", metavar="GLOB", help="cases of such a title")
     parser.add_argument("--no-save", action="store_true", help="print only")
     given = parser.parse_args()
@@ -233,7 +235,7 @@ def main() -> None:
     cases = [case for case in every if fnmatch.fnmatchcase(case.title, given.only)]
     if not cases:
         sys.exit(f"bench.attention: no case is called {given.only}: {[c.title for c in every]}")
-    rounds = given.rounds or (7 if device == "cpu" else 50)
+    rounds = given.rounds or (5 if device == "cpu" else 50)
     rows, ceiling = measure_all(cases, device, rounds)
     if not given.no_save:
         facts = {"settings": {**vars(given), "rounds": rounds}, "device": device}

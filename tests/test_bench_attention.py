@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from bench import attention, attention_cases, attention_check, attention_versions, fresh_process
+from bench import (
+    attention,
+    attention_cases,
+    attention_check,
+    attention_versions,
+    fresh_process,
+    gpu_timer,
+)
 from bench.attention_cases import Case, program
 from bench.attention_table import report
 from bench.attention_versions import UnavailableError, outcome
@@ -115,6 +122,25 @@ def test_a_version_that_cannot_run_is_in_the_row_with_the_reason(
 
 def program_of(case: Case, inputs: Sequence[torch.Tensor]) -> Any:
     return program(case)
+
+
+def test_on_a_gpu_what_can_be_captured_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def captured(step: Any) -> Any:
+        if step == "flex":
+            raise RuntimeError("operation not permitted")
+        return f"graph of {step}"
+
+    def time_replays(replays: Any, samples: int) -> Any:
+        assert replays["again"] == replays["tilegym"] == "graph of tilegym"
+        return {name: [1.0] * samples for name in replays}
+
+    names = ("tilegym", "flex", "sdpa")
+    monkeypatch.setattr(attention, "steps_of", lambda *_: {name: name for name in names})
+    monkeypatch.setattr(gpu_timer, "captured", captured)
+    monkeypatch.setattr(gpu_timer, "time_replays", time_replays)
+    case = attention.measure(TINY, "cuda", 3, cache="")
+    assert case.times == {name: [1.0] * 3 for name in ("tilegym", "sdpa", "again")}
+    assert case.not_run == {"flex": "not captured: RuntimeError: operation not permitted"}
 
 
 def test_no_case_of_that_title_is_an_error(
