@@ -169,14 +169,14 @@ class MaskRule:
     sizes:   op arguments -> numbers of queries and of keys.
     apply:   (op arguments, facts) -> op arguments in which the facts stand for the mask or beside
              it, or the same where they cannot.
-    respell: op arguments that `apply` has changed -> what takes the place of the original ops where
-             no kernel runs, and why that is better; None where it is not.
+    respell: (op arguments that `apply` has changed, those before) -> what takes the place of the
+             original ops where no kernel runs, and why that is better; None where it is not.
     """
 
     holes: Mapping[str, bool]
     sizes: Callable[[Mapping[str, Any]], tuple[Any, Any]]
     apply: Callable[[Mapping[str, Any], MaskFacts], Mapping[str, Any]]
-    respell: Callable[[Mapping[str, Any]], Respelling | None]
+    respell: Callable[[Mapping[str, Any], Mapping[str, Any]], Respelling | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,10 +186,12 @@ class Respelling:
     function: takes the op's arguments; runs on tensors and on what records a graph, so it has no
               control flow on values.
     gain:     why it is better than what the model does.
+    masked:   it takes the arguments with the mask, as they were before MaskRule.apply.
     """
 
     function: Callable[..., Any]
     gain: str
+    masked: bool = False
 
 
 Limit = Callable[[Mapping[str, Any]], Reason | None]

@@ -42,6 +42,7 @@ class Call:
     mask:      what its mask means, in words; "" where it has none or nothing could be told.
     sources:   arguments that are no operands of the match, but tensors that its mask reads.
     respelled: what takes the place of the original ops where no kernel runs, if that is better.
+    masked:    `arguments` as they were before facts took the mask's place.
     steps:     the calls that are made in its place (see steps), on the same fakes; mostly none.
     """
 
@@ -53,6 +54,7 @@ class Call:
     mask: str = ""
     sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
     respelled: Respelling | None = None
+    masked: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     steps: tuple[Call, ...] = ()
 
     @property

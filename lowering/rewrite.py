@@ -68,9 +68,13 @@ def splice(
         return fx.Proxy(replaced.get(node, node), tracer)
 
     with graph.inserting_before(candidate.place):
-        bound = {**bound_operands(candidate, leaf), **read_by_mask(call, tracer, leaf)}
+        bound, arguments = dict(bound_operands(candidate, leaf)), call.arguments
+        if not candidate.plain:
+            bound |= read_by_mask(call, tracer, leaf)
+        elif call.respelled is not None and call.respelled.masked:
+            arguments = call.masked
         args = [
-            None if call.arguments[name] is None else bound.get(name, call.arguments[name])
+            None if arguments[name] is None else bound.get(name, arguments[name])
             for name in declared(call.op).names
         ]
         result = inserted(candidate, args, tracer, overload)

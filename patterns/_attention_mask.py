@@ -68,17 +68,47 @@ def lowest_score(arguments: Mapping[str, Any]) -> float | None:
     return torch.finfo(dtype).min if dtype is not torch.float16 else None
 
 
-def respelled(arguments: Mapping[str, Any]) -> Respelling | None:
-    """SDPA where nothing but `is_causal` is left of the mask, or a window or chunk in blocks."""
+def respelled(arguments: Mapping[str, Any], masked: Mapping[str, Any]) -> Respelling | None:
+    """SDPA where nothing but `is_causal` is left of the mask, or a window or chunk in blocks.
+
+    masked: the arguments with the mask.
+    """
     others = ("mask", "padding", "segments", "offset", "sinks", "softcap", "fill")
-    if any(arguments[name] is not None for name in others) or arguments["start"] != 0:
-        return None
-    if arguments["window"] is None and arguments["chunk"] is None:
-        return Respelling(plain, "SDPA skips what it hides and takes K and V unexpanded")
-    blocks = in_blocks(arguments)
-    if blocks is None:
-        return None
-    return Respelling(blocks, "each block of queries reads only the keys that it sees")
+    if all(arguments[name] is None for name in others) and arguments["start"] == 0:
+        if arguments["window"] is None and arguments["chunk"] is None:
+            return Respelling(plain, "SDPA skips what it hides and takes K and V unexpanded")
+        if (blocks := in_blocks(arguments)) is not None:
+            return Respelling(blocks, "each block of queries reads only the keys that it sees")
+    if is_decode(masked):
+        return Respelling(unexpanded, "K and V are read unexpanded", masked=True)
+    return None
+
+
+MOST_QUERIES = 16
+"""With more, the products take the time, not the copies of K and V (measured on a CPU)."""
+
+
+def is_decode(masked: Mapping[str, Any]) -> bool:
+    """Few queries, a mask, and heads that share K and V, as SDPA itself would take them.
+
+    In float32: with bfloat16 it makes no difference. Not in training, where the sums over a group
+    are made in another order.
+    """
+    q, k, v, mask = (masked[name] for name in ("q", "k", "v", "mask"))
+    return (
+        isinstance(q.shape[2], int)
+        and q.shape[2] <= MOST_QUERIES
+        and q.shape[1] != k.shape[1]
+        and q.dtype is torch.float32
+        and mask is not None
+        and mask.dim() >= 2
+        and all(masked[name] is None for name in ("fill", "sinks", "softcap"))
+        and not any(tensor.requires_grad for tensor in (q, k, v, mask))
+    )
+
+
+def unexpanded(q: Any, k: Any, v: Any, mask: Any, scale: float, **_: Any) -> Any:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)
 
 
 def plain(q: Any, k: Any, v: Any, scale: float, is_causal: bool, **_: Any) -> Any:

@@ -214,3 +214,23 @@ def test_windows_and_chunks_are_cut_into_blocks(
     assert site.bindings["mask"] == f"causal+{name}"
     assert site.decision is not None
     assert "each block of queries reads only the keys that it sees" in site.decision.evidence
+
+
+@pytest.mark.parametrize(("dtype", "respelled"), [(F32, True), (BF16, False)], ids=str)
+def test_decoding_on_a_cpu_reads_k_and_v_unexpanded(dtype: torch.dtype, respelled: bool) -> None:
+    """The length of a static cache is a tensor, so the mask stays."""
+
+    def step(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, length: torch.Tensor
+    ) -> torch.Tensor:
+        mask = torch.arange(32)[None, :] <= (torch.arange(1) + length)[:, None]
+        length.add_(1)
+        return F.scaled_dot_product_attention(q, expanded(k, 2), expanded(v, 2), mask, scale=0.25)
+
+    q, kv = torch.randn(2, 4, 1, 16).to(dtype), torch.randn(2, 2, 32, 16).to(dtype)
+    report = assert_like_eager(step, q, kv, kv.clone(), torch.tensor(9), options={})
+    (site,) = report.fused
+    assert site.decision is not None
+    assert site.decision.respelled is respelled
+    assert ("K and V are read unexpanded" in site.decision.evidence) is respelled
+    assert site.bindings["mask"] == "causal(l_length_)"

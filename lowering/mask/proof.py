@@ -32,7 +32,12 @@ def applied(call: Call, match: Match, canonical: CanonicalGraph) -> Call:
         arguments |= {name: given.made(value) for name, given in sources.items()}
     ordered = {name: arguments[name] for name in call.arguments}
     return dataclasses.replace(
-        call, arguments=ordered, mask=str(found), sources=sources, respelled=rule.respell(ordered)
+        call,
+        arguments=ordered,
+        mask=str(found),
+        sources=sources,
+        respelled=rule.respell(ordered, call.arguments),
+        masked=call.arguments,
     )
 
 
