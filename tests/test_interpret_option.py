@@ -143,7 +143,7 @@ def test_generated_code_calls_the_interpreted_ops(kernels_run: list[str]) -> Non
 def values_of(dtype: torch.dtype = torch.float32, width: int = 16) -> dict[str, Any]:
     q = torch.randn(1, 2, 5, width).to(dtype)
     given = {"q": q, "k": q, "v": q, "mask": None, "scale": 0.25}
-    return record("attention").signature.bind((), given)
+    return record("attention").signature.filled(given)
 
 
 def test_what_a_kernel_does_not_take_runs_as_the_reference_with_one_warning() -> None:

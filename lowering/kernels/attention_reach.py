@@ -71,7 +71,7 @@ def tiles_between(begin: int, end: int, SIZE: int) -> tuple[int, int]:
     """(first, last + 1) of the tiles of SIZE that touch an interval; none if it is empty."""
     first = begin // SIZE
     stop = ct.cdiv(end, SIZE)
-    return first, stop if end > begin else first
+    return first, ct.where(end > begin, stop, first)
 
 
 def whole_tiles_between(begin: int, end: int, SIZE: int) -> tuple[int, int]:
