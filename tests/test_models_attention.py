@@ -25,7 +25,11 @@ from tile_backend.lowering.budget import within_budget
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-MODELS = ("llama", "mistral", "gemma2", "gemma3_text", "gpt_oss", "llama4_text")
+CHOSEN = ("llama", "mistral", "gemma2", "gemma3_text", "gpt_oss", "llama4_text")
+OTHERS = ("cohere2", "olmo3", "exaone4", "deepseek_v3", "phi3")
+MODELS = [*CHOSEN, *(pytest.param(name, marks=pytest.mark.full) for name in OTHERS)]
+ALIKE = ("llama", "mistral", "deepseek_v3", "phi3")
+"""Whose layers all have the same mask."""
 BATCH, LENGTH = 2, 24
 BF16, F32 = torch.bfloat16, torch.float32
 
@@ -91,9 +95,9 @@ def expected(name: str, factor: str) -> list[str]:
     or from where its sequence begins, which only the mask itself says.
     """
     own = "" if (name, factor) == ("gpt_oss", "segments") else f"+{factor}"
-    local = "" if name == "llama" else "+window(8)"
+    local = "" if name in ("llama", "deepseek_v3") else "+window(8)"
     first = f"causal{own}+tensor" if name == "llama4_text" else f"causal{local}{own}"
-    return [first, first if name in ("llama", "mistral") else f"causal{own}"]
+    return [first, first if name in ALIKE else f"causal{own}"]
 
 
 class Decoding:
