@@ -10,7 +10,6 @@ the same run measures.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import dataclasses
 import fnmatch
 import functools
@@ -18,7 +17,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,7 +33,7 @@ from bench import (
 from bench.attention_cases import Case
 from bench.attention_check import part_of
 from bench.attention_table import report
-from bench.cpu_prefill import resident_mib
+from bench.cpu_prefill import peak_of
 from tile_backend.lowering.budget import Verdict
 
 Step = Callable[[], tuple[torch.Tensor, ...]]
@@ -118,11 +116,7 @@ def cpu_peak_mib(title: str, backend: str) -> float:
     function = attention_versions.compiled(backend, case, inputs)
     for _ in range(2):
         attention_versions.outcome(function, inputs, slope)
-    ctypes.CDLL(None).malloc_trim(0)  # what the allocator kept of the steps before
-    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
-    before = resident_mib("VmRSS")
-    attention_versions.outcome(function, inputs, slope)
-    return resident_mib("VmHWM") - before
+    return peak_of(lambda: attention_versions.outcome(function, inputs, slope))
 
 
 def captured(steps: Mapping[str, Step], found: Found) -> dict[str, Callable[[], None]]:

@@ -9,8 +9,10 @@ fresh process for each backend.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import statistics
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,12 @@ def warm_step(backend: str, layers: int, length: int, runs: int = 2) -> Step:
 def peak_mib(backend: str, layers: int, length: int) -> float:
     """What a step needs at most beyond what its process has before; that must be a fresh one."""
     step = warm_step(backend, layers, length)
+    return peak_of(step)
+
+
+def peak_of(step: Callable[[], object]) -> float:
+    """The memory of this process at most while the step runs, beyond that before it."""
+    ctypes.CDLL(None).malloc_trim(0)  # what the allocator kept of steps before
     Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
     before = resident_mib("VmRSS")
     step()
