@@ -195,7 +195,9 @@ def test_a_report_says_what_was_respelled() -> None:
     assert report.sites[0].decision.respelled
 
 
-@pytest.mark.parametrize(("length", "window", "chunk"), [(300, 100, None), (400, None, 150)])
+@pytest.mark.parametrize(
+    ("length", "window", "chunk"), [(300, 100, None), (600, 300, None), (400, None, 150)]
+)
 @pytest.mark.parametrize("dtype", (F32, BF16), ids=str)
 def test_windows_and_chunks_are_cut_into_blocks(
     length: int, window: int | None, chunk: int | None, dtype: torch.dtype
