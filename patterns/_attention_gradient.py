@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tile_backend.lowering.fusion import Gradient, Run
+from tile_backend.patterns._attention_math import is_added
 
 DIFFERENTIABLE = frozenset(("q", "k", "v", "sinks"))
 
@@ -20,14 +21,19 @@ DIFFERENTIABLE = frozenset(("q", "k", "v", "sinks"))
 def applies(arguments: Mapping[str, Any], needed: Sequence[str]) -> bool:
     """Not for a mask that is learned, nor where hidden scores are numbers that have weight.
 
-    Nor for any mask that is added: of a row in which all of it is the lowest number, a float32
-    log-sum-exp has lost how many keys there are, and so has each weight. And nobody trains through
-    a static cache, which is what has an `offset`.
+    With a `fill` only for a mask that is added and alone: then a query that sees nothing has nan
+    for every key, and every gradient it takes part in is nan. And nobody trains through a static
+    cache, which is what has an `offset`.
     """
-    mask = arguments["mask"]
-    plain = arguments["fill"] is None and arguments["offset"] is None
-    hidden = mask is None or mask.dtype == torch.bool
-    return plain and hidden and DIFFERENTIABLE.issuperset(needed)
+    softmax = arguments["fill"] is None or (is_added(arguments["mask"]) and is_alone(arguments))
+    plain = softmax and arguments["offset"] is None
+    return plain and DIFFERENTIABLE.issuperset(needed)
+
+
+def is_alone(arguments: Mapping[str, Any]) -> bool:
+    """Whether nothing but the mask hides a key."""
+    rules = (arguments[name] for name in ("padding", "segments", "window", "chunk"))
+    return not arguments["is_causal"] and all(rule is None for rule in rules)
 
 
 def backward(
@@ -53,9 +59,13 @@ def backward(
 
 
 def grad_sinks(sinks: torch.Tensor, lse: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-    """-sum(weight * delta): a sink is a key whose value is 0. lse and delta [B, H, S]."""
-    weights = torch.exp(sinks.float().reshape(1, -1, 1) - lse)
-    weights = weights.masked_fill(lse == -math.inf, 0.0)  # a sink of -inf, and no key
+    """-sum(weight * delta): a sink is a key whose value is 0. delta [B, H, S]; lse as saved."""
+    column = sinks.float().reshape(1, -1, 1)
+    if lse.dim() == delta.dim():
+        whole, weights = lse, torch.exp(column - lse)
+    else:  # in two parts, as for a mask that is added
+        whole, weights = lse[0], torch.exp(column - lse[0] - lse[1])
+    weights = weights.masked_fill(whole == -math.inf, 0.0)  # a sink of -inf, and no key
     return -(weights * delta).sum((0, 2)).reshape(sinks.shape).to(sinks.dtype)
 
 

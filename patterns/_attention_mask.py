@@ -34,7 +34,16 @@ def with_facts(arguments: Mapping[str, Any], facts: MaskFacts) -> Mapping[str, A
     if not (hides_well(arguments, facts) and (surely_sees(arguments, facts) or is_known(facts))):
         return arguments
     fill = None if surely_sees(arguments, facts) else fill_without_mask(arguments, facts)
+    if fill is not None and facts.hides_with is not None and is_differentiated(arguments):
+        return arguments
     return {**arguments, "mask": None, **facts.arguments, "fill": fill}
+
+
+def is_differentiated(arguments: Mapping[str, Any]) -> bool:
+    """Whether scores have a gradient. A mask that is added passes it on to q and k also where it
+    hides every key of a query; a `fill`, which takes the place of a score, would not.
+    """
+    return bool(arguments["q"].requires_grad or arguments["k"].requires_grad)
 
 
 def surely_sees(arguments: Mapping[str, Any], facts: MaskFacts) -> bool:

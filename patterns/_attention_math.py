@@ -119,6 +119,33 @@ def log_sum_exp(
     return torch.logsumexp(with_sinks(logits(q, k, **others), sinks), dim=-1)
 
 
+def is_added(mask: torch.Tensor | None) -> bool:
+    """Whether a mask is added to the scores; else it is boolean."""
+    return mask is not None and mask.dtype != torch.bool
+
+
+def log_sum_exp_in_two(
+    fill: float | None,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    sinks: torch.Tensor | None = None,
+    **others: Any,
+) -> torch.Tensor:
+    """[2, B, H, S]: `log_sum_exp`, and what has to be added to it for the exact sum.
+
+    A query that sees nothing has (-inf, 0), or with a `fill` (nan, 0): torch.softmax gives it nan.
+    """
+    scores = with_sinks(logits(q, k, **others), sinks)
+    whole = torch.logsumexp(scores, dim=-1)
+    peak = scores.amax(-1)
+    rest = (scores - peak[..., None]).exp().sum(-1).log() - (whole - peak)
+    nothing = peak == -math.inf
+    rest = rest.masked_fill(nothing, 0.0)
+    if fill is not None:
+        whole = whole.masked_fill(nothing, math.nan)
+    return torch.stack([whole, rest])
+
+
 def weights_and_slopes(
     dout: torch.Tensor,
     q: torch.Tensor,
@@ -135,8 +162,10 @@ def weights_and_slopes(
     appendix B.4); through a soft cap times 1 - (score / softcap)**2.
     """
     scores = logits(q, k, softcap=softcap, **others)
-    weights = torch.exp(scores - lse[..., None])
-    weights = weights.masked_fill((lse == -math.inf)[..., None], 0.0)
+    whole, rest = lse.unbind() if is_added(others["mask"]) else (lse, None)
+    difference = scores - whole[..., None]
+    weights = torch.exp(difference if rest is None else difference - rest[..., None])
+    weights = weights.masked_fill((whole == -math.inf)[..., None], 0.0)
     slopes = dout.float() @ per_query_head(q, v).float().transpose(-1, -2) - delta[..., None]
     slopes = weights * slopes
     if softcap is not None:

@@ -83,7 +83,9 @@ def attention(
     )
     if fill is None or mask is None:
         return result
-    return result.masked_fill((mask == -math.inf).all(-1, keepdim=True), math.nan)
+    nothing = (mask == -math.inf).all(-1, keepdim=True)
+    factor = torch.ones_like(nothing, dtype=result.dtype).masked_fill(nothing, math.nan)
+    return result * factor  # a factor, so that gradients are nan as well
 
 
 def both(visible: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -103,15 +105,22 @@ def outputs(q: torch.Tensor, v: torch.Tensor, **_: Any) -> torch.Tensor:
 
 
 def attention_with_lse(**arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """The result of `attention`, and the log-sum-exp of its logits, float32 [B, H, S]."""
+    """The result of `attention`, and the log-sum-exp of its logits, float32 [B, H, S].
+
+    With a mask that is added [2, B, H, S]: the log-sum-exp, and what rounding took away from it.
+    That is all of log(L) for a query all of whose scores are the lowest number.
+    """
     result = attention(**arguments)
     others = {name: value for name, value in arguments.items() if name not in ("v", "fill")}
-    return result, math_of.log_sum_exp(**others)
+    if not math_of.is_added(arguments["mask"]):
+        return result, math_of.log_sum_exp(**others)
+    return result, math_of.log_sum_exp_in_two(arguments["fill"], **others)
 
 
 def outputs_with_lse(**arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
     q = arguments["q"]
-    return outputs(**arguments), q.new_empty(q.shape[:3], dtype=torch.float32)
+    parts = (2,) if math_of.is_added(arguments["mask"]) else ()
+    return outputs(**arguments), q.new_empty((*parts, *q.shape[:3]), dtype=torch.float32)
 
 
 def attention_grad_q(dout: torch.Tensor, q: torch.Tensor, **others: Any) -> torch.Tensor:

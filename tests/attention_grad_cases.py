@@ -19,13 +19,27 @@ def direction(shape: Sequence[int]) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(5))
 
 
-def gradients(op: Any, given: Arguments, taken: tuple[str, ...] = TAKEN) -> list[torch.Tensor]:
-    """Of q, k, v and sinks, by a direction that is the same for every op."""
+def gradients(
+    op: Any, given: Arguments, taken: tuple[str, ...] = TAKEN, order: int = 0
+) -> list[torch.Tensor]:
+    """Of q, k, v and sinks, by a direction that is the same for every op.
+
+    order: other than 0, the features of each head are shuffled, so that every product over them is
+    added up in another order. The gradients are in the order of `given`.
+    """
     given = record("attention").signature.bind((), given)
     leaves = {n: given[n].detach().clone().requires_grad_() for n in taken if given[n] is not None}
-    result = op(**{**given, **leaves})
-    towards = direction(result.shape).to(result.dtype)
-    return list(torch.autograd.grad(result, list(leaves.values()), towards))
+    inputs = {**given, **leaves}
+    towards = direction((*given["q"].shape[:3], given["v"].shape[3])).to(given["q"].dtype)
+    if order:
+        inputs.update((n, shuffled(inputs[n], order)) for n in ("q", "k", "v"))
+        towards = shuffled(towards, order)
+    return list(torch.autograd.grad(op(**inputs), list(leaves.values()), towards))
+
+
+def shuffled(x: torch.Tensor, order: int) -> torch.Tensor:
+    """Its last dimension in a random order; that number makes it the same for equal sizes."""
+    return x[..., torch.randperm(x.shape[-1], generator=torch.Generator().manual_seed(order))]
 
 
 def backward_arguments(given: Arguments, dout: torch.Tensor | None = None) -> Arguments:

@@ -6,6 +6,7 @@ per query and key.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ def test_without_gradients_the_plain_op_runs(ran: list[str]) -> None:
 @pytest.mark.parametrize(
     "changed",
     (
-        {"mask": torch.zeros(9, 9)},
+        {"mask": torch.zeros(9, 9), "fill": -math.inf, "is_causal": True},
         {"segments": None, "mask": torch.zeros(9, 9, requires_grad=True)},
         {"fill": -1e4, "is_causal": True},
         {"offset": torch.tensor([0]), "is_causal": True},

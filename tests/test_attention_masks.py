@@ -56,8 +56,7 @@ def added(mask: Mask, fill: float | None = None) -> Callable[..., torch.Tensor]:
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         low = torch.finfo(q.dtype).min if fill is None else fill
-        shown = torch.zeros(q.shape[2], q.shape[2], dtype=q.dtype)
-        hidden = shown.masked_fill(~mask(q), low)
+        hidden = torch.zeros_like(mask(q), dtype=q.dtype).masked_fill(~mask(q), low)
         scores = q @ expanded(k, 2).transpose(2, 3) * 0.25 + hidden
         return F.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype) @ expanded(v, 2)
 
@@ -149,6 +148,31 @@ def test_results_and_gradients_are_those_of_eager(
     tensors = [tensor.requires_grad_() for tensor in inputs(dtype).values()]
     report = assert_like_eager(form(mask), *tensors, options={"tilegym.kernels": kernels})
     assert report.counts == {"attention": 1}
+
+
+@pytest.mark.parametrize("low", (None, -math.inf))
+@pytest.mark.parametrize("form", (added, filled), ids=lambda form: form.__name__)
+@pytest.mark.parametrize("kernels", ("auto", "always", "interpret"))
+def test_gradients_of_a_query_that_sees_nothing(kernels: str, form: Any, low: float | None) -> None:
+    """Scores to which a number is added still have a gradient; filled ones have none."""
+    low = torch.finfo(F32).min if low is None else low
+
+    def attend(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, shown: torch.Tensor
+    ) -> torch.Tensor:
+        def mask(q: torch.Tensor) -> torch.Tensor:
+            return causal(q) & shown[:, None, None, :]
+
+        result: torch.Tensor = form(mask, low)(q, k, v)
+        return result
+
+    tensors = [tensor.requires_grad_() for tensor in inputs().values()]
+    shown = torch.arange(9) >= torch.tensor([[4], [0]])
+    report = assert_like_eager(attend, *tensors, shown, options={"tilegym.kernels": kernels})
+    assert report.counts == {"attention": 1}
+    (site,) = report.fused
+    assert site.bindings["mask"] == "causal+padding"
+    assert site.bindings.get("is_causal", False) == (form is filled)
 
 
 @pytest.mark.parametrize("dtype", (torch.bool, torch.int64, F32), ids=str)

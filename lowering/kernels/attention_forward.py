@@ -19,7 +19,7 @@ from tile_backend.lowering.kernels.attention_loop import (
     beginning,
     fold_in,
     load_values,
-    log_sum_exp,
+    store_log_sum_exp,
     with_means,
 )
 from tile_backend.lowering.kernels.attention_reach import (
@@ -135,8 +135,7 @@ def attention(
                 peak, mass, total = fold_in(scores, value, peak, mass, total, MAY_BE_EMPTY, UNIT)
 
     if LSE:
-        logs = log_sum_exp(peak, mass, UNIT).reshape((1, 1, ROWS))
-        ct.store(lse, (batch, head, tile), logs, allow_tma=False)
+        store_log_sum_exp(lse, peak, mass, batch, head, tile, MASK, EMPTY, UNIT)
     if MAY_BE_EMPTY and EMPTY == GIVES_MEAN:
         row = tile * ROWS + ct.arange(ROWS, dtype=ct.int32)[:, None]
         if some((mass == 0.0) & (row < q.shape[2])):

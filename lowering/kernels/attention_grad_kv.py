@@ -22,7 +22,7 @@ from tile_backend.lowering.kernels.attention_grad_reach import (
 )
 from tile_backend.lowering.kernels.attention_grad_tiles import grad_kv_tiles
 from tile_backend.lowering.kernels.attention_grad_weights import (
-    lse_in_unit,
+    log_sums,
     per_query,
     slopes_of,
     weights_and_bend,
@@ -101,11 +101,11 @@ def attention_grad_kv(
             if live:
                 queries = load_values(q, batch, head, i, ROWS, WIDTH, LATENCY)
                 grads = load_values(dout, batch, head, i, ROWS, VALUE_WIDTH, LATENCY)
-                masses = lse_in_unit(per_query(lse, batch, head, i, ROWS, True), UNIT)
+                logs, rest = log_sums(lse, batch, head, i, ROWS, MASK, UNIT, True)
                 zero = ct.zeros((COLS, ROWS), ct.float32)
                 products = product(key, ct.transpose(queries), zero)
                 weights, bend = weights_and_bend(
-                    products, found, masses, scale, cap, MASK, CAPPED, UNIT
+                    products, found, logs, rest, scale, cap, MASK, CAPPED, UNIT
                 )
                 positions = origin + numbers(i, ROWS, count)[None, :]
                 weights = hide_keys(

@@ -16,7 +16,7 @@ from tile_backend.lowering.kernels.attention_plan import (
     mask_kind,
     unit_of,
 )
-from tile_backend.lowering.kernels.attention_scores import BASE_2, LOG2_E, UNMASKED
+from tile_backend.lowering.kernels.attention_scores import ADDED, BASE_2, LOG2_E, UNMASKED
 from tile_backend.lowering.kernels.attention_tiles import AttentionTiles
 from tile_backend.lowering.kernels.launch_plan import Sample
 from tile_backend.lowering.kernels.row_layout import next_power_of_two
@@ -75,9 +75,11 @@ def grad_inputs(arguments: Mapping[str, Any]) -> GradInputs:
         shapes = f"q {list(q.shape)}, v {list(v.shape)}"
         raise limit(f"{shapes}: the backward takes heads of float32 up to {WIDEST_FLOAT32} wide")
     launch_plan.require_same_dtype(q=q, dout=dout)
-    launch_plan.require_same_shape(lse=lse, delta=delta)
-    if dout.shape != (*q.shape[:3], v.shape[3]) or lse.shape != q.shape[:3]:
-        raise limit(f"dout {list(dout.shape)} and lse {list(lse.shape)} do not fit q and v")
+    if dout.shape != (*q.shape[:3], v.shape[3]) or delta.shape != q.shape[:3]:
+        raise limit(f"dout {list(dout.shape)} and delta {list(delta.shape)} do not fit q and v")
+    parts = (2,) if mask_kind(mask) == ADDED else ()
+    if lse.shape != (*parts, *q.shape[:3]):
+        raise limit(f"lse {list(lse.shape)} does not fit q {list(q.shape)} and the mask")
     padding, softcap = (arguments.get(name) for name in ("padding", "softcap"))
     if softcap == 0:
         raise limit("a soft cap of 0")
@@ -122,6 +124,8 @@ def grad_sample(
     q, k = made(length, heads, width), made(count, kv_heads, width)
     v = made(count, kv_heads, value_width)
     per_query = torch.empty(2, heads, length, device="meta")
+    mask = given.get("mask")
+    added = mask is not None and mask.dtype.is_floating_point
     absent = dict.fromkeys(("mask", "padding", "segments", "offset"))
     arguments = {
         "dout": made(length, heads, value_width),
@@ -129,7 +133,7 @@ def grad_sample(
         "k": k,
         "v": v,
         **absent,
-        "lse": per_query,
+        "lse": torch.empty(2, *per_query.shape, device="meta") if added else per_query,
         "delta": torch.empty_like(per_query),
         "scale": width**-0.5,
         **given,

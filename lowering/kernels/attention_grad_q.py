@@ -12,7 +12,7 @@ from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.attention_grad_plan import grad_inputs, grad_samples
 from tile_backend.lowering.kernels.attention_grad_tiles import grad_q_tiles
 from tile_backend.lowering.kernels.attention_grad_weights import (
-    lse_in_unit,
+    log_sums,
     per_query,
     slopes_of,
     weights_and_bend,
@@ -101,7 +101,7 @@ def attention_grad_q(
     shape = (1, 1, ROWS, VALUE_WIDTH)
     grads = ct.load(dout, (batch, head, tile, 0), shape, padding_mode=ZERO)
     grads = grads.reshape((ROWS, VALUE_WIDTH))
-    masses = lse_in_unit(per_query(lse, batch, head, tile, ROWS, False), UNIT)
+    logs, rest = log_sums(lse, batch, head, tile, ROWS, MASK, UNIT, False)
     means = per_query(delta, batch, head, tile, ROWS, False)
     total = ct.zeros((ROWS, WIDTH), ct.float32)
     for j in range(first, stop):
@@ -116,7 +116,7 @@ def attention_grad_q(
             zero = ct.zeros((ROWS, COLS), ct.float32)
             products = product(queries, ct.transpose(key), zero)
             weights, bend = weights_and_bend(
-                products, found, masses, scale, cap, MASK, CAPPED, UNIT
+                products, found, logs, rest, scale, cap, MASK, CAPPED, UNIT
             )
             if MASK == ATTEND:
                 weights = ct.where(found, weights, 0.0)

@@ -22,16 +22,38 @@ def per_query(
     return found.reshape((1, ROWS) if TRANSPOSED else (ROWS, 1))
 
 
-def lse_in_unit(lse: ct.Tile, UNIT: int) -> ct.Tile:
-    """The log-sum-exp in the unit of the scores; inf, for weights of 0, where nothing is seen."""
-    lse = ct.where(lse == -math.inf, math.inf, lse)
-    return lse * LOG2_E if UNIT == BASE_2 else lse
+def log_sums(
+    lse: ct.Array,
+    batch: int,
+    head: int,
+    tile: int,
+    ROWS: int,
+    MASK: int,
+    UNIT: int,
+    TRANSPOSED: bool,
+) -> tuple[ct.Tile, ct.Tile]:
+    """The log-sum-exp in the unit of the scores, and if ADDED what its rounding took away.
+
+    lse: see attention_loop.store_log_sum_exp. inf, for weights of 0, where nothing is seen.
+    """
+    if MASK == ADDED:
+        tiles = (1, 1, 1, ROWS)
+        shape = (1, ROWS) if TRANSPOSED else (ROWS, 1)
+        logs = ct.load(lse, (0, batch, head, tile), tiles, padding_mode=ZERO, allow_tma=False)
+        rest = ct.load(lse, (1, batch, head, tile), tiles, padding_mode=ZERO, allow_tma=False)
+        logs, rest = logs.reshape(shape), rest.reshape(shape)
+    else:
+        logs = per_query(lse, batch, head, tile, ROWS, TRANSPOSED)
+        rest = logs
+    logs = ct.where(logs == -math.inf, math.inf, logs)
+    return logs * LOG2_E if UNIT == BASE_2 else logs, rest
 
 
 def weights_and_bend(
     products: ct.Tile,
     found: ct.Tile,
     lse: ct.Tile,
+    rest: ct.Tile,
     scale: float,
     cap: float,
     MASK: int,
@@ -40,8 +62,9 @@ def weights_and_bend(
 ) -> tuple[ct.Tile, ct.Tile]:
     """exp(scores - lse), hidden ones too, and tanh of the scores if CAPPED.
 
-    products: q @ k^T. found: a tile of an ADDED mask, or anything. scale: up to the score, or if
-    CAPPED up to the argument of tanh; cap: the soft cap in the unit of the scores.
+    products: q @ k^T. found, rest: tiles of an ADDED mask and of `log_sums`, or anything. scale: up
+    to the score, or if CAPPED up to the argument of tanh; cap: the soft cap in the unit of the
+    scores.
     """
     bend = products * scale
     scores = bend
@@ -50,7 +73,10 @@ def weights_and_bend(
         scores = bend * cap
     if MASK == ADDED:
         scores = scores + found.astype(ct.float32)
-    return power(scores - lse, UNIT), bend
+    difference = scores - lse
+    if MASK == ADDED:
+        difference = difference - rest
+    return power(difference, UNIT), bend
 
 
 def slopes_of(weights: ct.Tile, raised: ct.Tile, bend: ct.Tile, CAPPED: bool) -> ct.Tile:

@@ -11,6 +11,7 @@ import math
 import cuda.tile as ct
 
 from tile_backend.lowering.kernels.attention_scores import (
+    ADDED,
     BASE_2,
     BASE_E,
     BASE_E_EXACT,
@@ -105,3 +106,31 @@ def with_means(
 def log_sum_exp(peak: ct.Tile, mass: ct.Tile, UNIT: int) -> ct.Tile:
     """The natural logarithm of the sum of exp(score): -inf where peak and log(mass) are."""
     return (peak + ct.log2(mass)) / LOG2_E if UNIT == BASE_2 else peak + ct.log(mass)
+
+
+def store_log_sum_exp(
+    lse: ct.Array,
+    peak: ct.Tile,
+    mass: ct.Tile,
+    batch: int,
+    head: int,
+    tile: int,
+    MASK: int,
+    EMPTY: int,
+    UNIT: int,
+) -> None:
+    """lse [B, H, S], or for a mask that is added [2, B, H, S]: rounded, and what that took away.
+
+    Of a row whose scores are all the lowest number, the rounded one has lost all of log(mass).
+    """
+    rows = peak.shape[0]
+    logs = log_sum_exp(peak, mass, UNIT)
+    if MASK == ADDED:
+        rest = ct.where(mass == 0.0, 0.0, ct.log(mass) - (logs - peak))
+        if EMPTY == GIVES_NAN:
+            logs = ct.where(mass == 0.0, math.nan, logs)
+        shape = (1, 1, 1, rows)
+        ct.store(lse, (0, batch, head, tile), logs.reshape(shape), allow_tma=False)
+        ct.store(lse, (1, batch, head, tile), rest.reshape(shape), allow_tma=False)
+    else:
+        ct.store(lse, (batch, head, tile), logs.reshape((1, 1, rows)), allow_tma=False)

@@ -155,6 +155,11 @@ def grouped(x: torch.Tensor, kv_heads: int) -> torch.Tensor:
     return x.as_strided((batch, kv_heads, group, width), strides, x.storage_offset())
 
 
+def grouped_rows(lse: torch.Tensor, kv_heads: int) -> torch.Tensor:
+    """[..., B, H, 1] as [..., B, K, H / K], a view."""
+    return lse.squeeze(-1).unflatten(-1, (kv_heads, -1))
+
+
 def spread(sinks: torch.Tensor, q: torch.Tensor, kv_heads: int, packed: bool) -> torch.Tensor:
     """sinks [H] as one for each head and row of q as the kernel has them, a view."""
     heads = q.shape[1]
@@ -176,7 +181,7 @@ def check_extras(q: torch.Tensor, sinks: torch.Tensor | None, softcap: float | N
 def attention_inputs(
     arguments: Mapping[str, Any], out: torch.Tensor, lse: torch.Tensor | None = None
 ) -> AttentionInputs:
-    """Check and reshape. `out` is [B, H, S, E], `lse` [B, H, S].
+    """Check and reshape. `out` is [B, H, S, E], `lse` as attention_loop.store_log_sum_exp has it.
 
     A bool mask of keys, the same for every head and query, is padding.
     """
@@ -204,7 +209,7 @@ def attention_inputs(
         if mask is not None and mask.shape[1] > 1:
             mask = grouped(mask, k.shape[1])
         if lse is not None:
-            lse = grouped(lse[..., None], k.shape[1])[..., 0]
+            lse = grouped_rows(lse, k.shape[1])
         q, out = grouped(q, k.shape[1]), grouped(out, k.shape[1])
     return AttentionInputs(
         *(q, k, v, mask, sinks, out, lse, where, packed, kind, empty, unit_of(q.dtype, kind)),

@@ -18,7 +18,9 @@ from tile_backend.lowering.reason import ReasonKind
 def plan(
     arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
 ) -> Launch | None:
-    """See launch_plan. As `attention`; outputs: [B, H, S, E] and float32 [B, H, S]."""
+    """See launch_plan. As `attention`; outputs: [B, H, S, E], and float32 [B, H, S], or with a mask
+    that is added [2, B, H, S].
+    """
     out, lse = outputs
     if launch_plan.is_empty(outputs):
         return None
@@ -31,15 +33,19 @@ def with_lse(made: Sample) -> Sample:
     """A sample of `attention` as one of this op."""
     name, arguments, (out,) = made
     assert out is not None
-    lse = torch.empty(out.shape[:3], dtype=torch.float32, device="meta")
+    mask = arguments["mask"]
+    parts = (2,) if mask is not None and mask.dtype.is_floating_point else ()
+    lse = torch.empty(*parts, *out.shape[:3], dtype=torch.float32, device="meta")
     return name, arguments, (out, lse)
 
 
 def samples() -> list[Sample]:
-    """What training needs: causal, windows, packed documents, sinks and a soft cap."""
+    """What training needs: causal, windows, packed documents, a mask that is added."""
     ids = torch.empty(2, 512, dtype=torch.int64, device="meta")
+    mask = torch.empty(2, 1, 512, 512, dtype=torch.bfloat16, device="meta")
     return [
         with_lse(sample("causal", (8, 512, 128), (2, 512, 128), is_causal=True)),
         with_lse(sample("window", (8, 512, 64), (2, 512, 64), is_causal=True, window=128)),
         with_lse(sample("segments", (8, 512, 128), (2, 512, 128), segments=ids, is_causal=True)),
+        with_lse(sample("added", (8, 512, 128), (2, 512, 128), mask=mask)),
     ]
