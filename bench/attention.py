@@ -10,13 +10,12 @@ the same run measures.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import fnmatch
 import functools
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,33 +24,19 @@ import tile_backend
 from bench import (
     attention_cases,
     attention_versions,
-    cpu_parity,
     fresh_process,
     gpu_timer,
     result_file,
+    versions,
 )
 from bench.attention_cases import Case
 from bench.attention_check import part_of
 from bench.attention_table import report
 from bench.cpu_prefill import peak_of
-from tile_backend.lowering.budget import Verdict
+from bench.versions import Found, Step, gpu_peak_mib, reason_of, significant
 
-Step = Callable[[], tuple[torch.Tensor, ...]]
-REASON = 600
-"""Characters of a reason that are kept."""
 IN_A_PROCESS = ("tilegym", "inductor")
 """The versions whose memory on a CPU is measured, each in a process of its own."""
-
-
-@dataclasses.dataclass
-class Found:
-    """What one case came to, by version. not_run: why. peaks: MiB of a step, beyond inputs."""
-
-    ran: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    times: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    verdicts: dict[str, Verdict] = dataclasses.field(default_factory=dict)
-    peaks: dict[str, float] = dataclasses.field(default_factory=dict)
-    not_run: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def steps_of(case: Case, device: str, found: Found) -> dict[str, Step]:
@@ -75,11 +60,6 @@ def steps_of(case: Case, device: str, found: Found) -> dict[str, Step]:
     return steps
 
 
-def reason_of(error: Exception) -> str:
-    """In one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:REASON]
-
-
 def what_ran() -> dict[str, str]:
     """At the attention of the newest compile, as its report says."""
     found = tile_backend.last_report()
@@ -98,16 +78,6 @@ def what_ran() -> dict[str, str]:
     return ran | ({"fallback": site.fallback.text} if site.fallback else {})
 
 
-def gpu_peak_mib(step: Step) -> float:
-    """Of a warm step, beyond what was there."""
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    step()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / 2**20
-
-
 def cpu_peak_mib(title: str, backend: str) -> float:
     """The same of this process, which must be a fresh one."""
     (case,) = (case for case in attention_cases.cpu_cases() if case.title == title)
@@ -119,34 +89,15 @@ def cpu_peak_mib(title: str, backend: str) -> float:
     return peak_of(lambda: attention_versions.outcome(function, inputs, slope))
 
 
-def captured(steps: Mapping[str, Step], found: Found) -> dict[str, Callable[[], None]]:
-    """CUDA graphs of those that can be captured."""
-    replays = {}
-    for name, step in steps.items():
-        try:
-            replays[name] = gpu_timer.captured(step)
-        except RuntimeError as error:
-            found.not_run[name] = f"not captured: {reason_of(error)}"
-    return replays
-
-
-def with_again(steps: Mapping[str, Any]) -> dict[str, Any]:
-    """tilegym a second time."""
-    return {**steps, "again": steps["tilegym"]} if "tilegym" in steps else dict(steps)
-
-
 def measure(case: Case, device: str, rounds: int, cache: str) -> Found:
     """Everything about one case. cache: the folder of Inductor's caches."""
     torch.compiler.reset()
     found = Found()
     steps = steps_of(case, device, found)
     if device != "cpu":
-        torch.cuda.empty_cache()
-        replays = with_again(captured(steps, found))
-        found.times = gpu_timer.time_replays(replays, rounds) if replays else {}
+        found.times = versions.time_on_device(steps, rounds, found)
         return found
-    seconds = cpu_parity.time_rounds(with_again(steps), rounds)
-    found.times = {name: [1e6 * s for s in values] for name, values in seconds.items()}
+    found.times = versions.time_on_host(steps, rounds)
     for name in IN_A_PROCESS:
         if name in steps:
             found.peaks[name] = fresh_process.call(
@@ -156,52 +107,23 @@ def measure(case: Case, device: str, rounds: int, cache: str) -> Found:
 
 
 def row(case: Case, found: Found, ceiling: Mapping[str, float]) -> dict[str, Any]:
-    """Spreads of microseconds; of ratios to tilegym in the same round; rates; what was wrong."""
-    verdicts = dict(found.verdicts)
-    if "tilegym" in verdicts:
-        verdicts["again"] = verdicts["tilegym"]
-    times = {name: result_file.spread(values) for name, values in found.times.items()}
-    good = [name for name in times if verdicts[name]]
+    """What was found, and rates: of bytes in decoding, else of products."""
     work, unit = (case.bytes, "bytes_per_us") if case.decodes else (case.flop, "flop_per_us")
-    rates = {name: work / times[name]["median"] for name in good}
-    ours = found.times["tilegym"] if "tilegym" in good else []
-    over = {
-        name: result_file.spread(
-            [theirs / own for theirs, own in zip(found.times[name], ours, strict=True)]
-        )
-        for name in good
-        if ours and name != "tilegym"
-    }
+    facts = found.facts()
+    rates = {name: work / facts["time_us"][name]["median"] for name in found.good}
     made = {
         "case": case.title,
         "mask": case.mask,
         "step": "forward and backward" if case.train else "forward",
-        "ran": dict(found.ran),
-        "time_us": {name: rounded(spread) for name, spread in times.items()},
-        "over_tilegym": {name: rounded(spread) for name, spread in over.items()},
+        **facts,
         "gb_per_s" if case.decodes else "tflop_per_s": {
             name: significant(rate / (1e3 if case.decodes else 1e6)) for name, rate in rates.items()
         },
-        "peak_mib": {name: round(peak, 1) for name, peak in found.peaks.items()},
-        "correct": {name: bool(verdict) for name, verdict in verdicts.items()},
-        "budget_used": {name: significant(verdict.used) for name, verdict in verdicts.items()},
-        "void": {name: str(verdict) for name, verdict in verdicts.items() if not verdict},
-        "not_run": dict(found.not_run),
     }
     if ceiling:
         shares = {name: significant(rate / ceiling[unit]) for name, rate in rates.items()}
         made["share_of_ceiling"] = shares
     return made
-
-
-def rounded(spread: Mapping[str, float]) -> dict[str, float]:
-    """To four digits."""
-    return {name: significant(value) for name, value in spread.items()}
-
-
-def significant(value: float) -> float:
-    """To four digits."""
-    return float(f"{value:.4g}")
 
 
 def measure_all(cases: Sequence[Case], device: str, rounds: int) -> tuple[list[Any], Any]:

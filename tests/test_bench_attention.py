@@ -21,6 +21,7 @@ from bench import (
 from bench.attention_cases import Case, program
 from bench.attention_table import report
 from bench.attention_versions import UnavailableError, outcome
+from bench.versions import Found
 from tests.small_attention_cases import GPU, KINDS
 from tile_backend.lowering.budget import Measured, Verdict
 
@@ -157,9 +158,9 @@ def test_no_case_of_that_title_is_an_error(
 GOOD, BAD = Verdict((Measured(1.0, 2.0),)), Verdict((Measured(3.0, 2.0),))
 
 
-def found(**verdicts: Verdict) -> attention.Found:
+def found(**verdicts: Verdict) -> Found:
     times = {"tilegym": [100.0, 200.0], "sdpa": [150.0, 500.0], "again": [100.0, 200.0]}
-    return attention.Found(
+    return Found(
         ran={"decision": "kernel", "mask": "causal"},
         times=times,
         verdicts={"tilegym": GOOD, "sdpa": GOOD, **verdicts},
