@@ -21,8 +21,9 @@ from bench.versions import Step
 from tile_backend.lowering import oracle
 from tile_backend.lowering.budget import Verdict, within_budget
 
-CHECKED = 256
-"""Tokens of the step that is compared with float64."""
+CHECKED = 4096
+"""Tokens, at most, of the step that is compared with float64, whose scores and logits are all in
+memory."""
 LLAMA: Mapping[str, Any] = {
     "vocab_size": 128256,
     "hidden_size": 4096,
