@@ -84,6 +84,26 @@ def test_lock_writes_beside_you_unless_told(
     assert lock_file.load("tests.test_cli_stub.lock.json") == lock_file.fused_sites(REPORT)
 
 
+@pytest.mark.usefixtures("hand_made")
+def test_diff_of_two_dumps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = (str(tmp_path / name) for name in ("before", "after"))
+    assert run(capsys, "explain", *STUB, "--save", before)[0] == 0
+    monkeypatch.setattr(cli, "report_on", lambda target: Report("Tiny", REPORT.sites[1:], (FACTS,)))
+    assert run(capsys, "explain", *STUB, "--save", after)[0] == 0
+    same = "Tiny: 0 lost, 0 gained, 0 changed, 0 obstacle, 8 the same\n"
+    assert run(capsys, "diff", before, before) == (0, same, "")
+    code, out, _ = run(capsys, "diff", before, f"{after}/report.json")
+    assert code == 1
+    assert out.splitlines()[1].split() == [
+        *("lost", "rms_norm", "model.layers.0.input_layernorm", "modeling.py:67", "not", "there")
+    ]
+    code, out, err = run(capsys, "diff", before, str(tmp_path / "nowhere"))
+    assert (code, out) == (1, "")
+    assert "nowhere' as a dump: No such file or directory. Write one with" in err
+
+
 def test_a_failed_request_is_one_sentence_and_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "explain", "lama")
     assert (code, out) == (1, "")

@@ -31,10 +31,6 @@ LATER = {
         "a guided tour of one fusion through every stage",
         "use `explain TARGET --save FOLDER` and read the diff of each rewrite",
     ),
-    "diff": (
-        "compare two dumps: sites gained, lost, changed",
-        "use `diff -r DUMP_A DUMP_B`; names and order in dumps are stable",
-    ),
     "tune": (
         "measure launch configurations on this GPU",
         "kernels run with their shipped configurations",
@@ -74,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     add_precompile(
         with_target(commands, "precompile", "compile the kernels of a model, without a GPU")
     )
+    add_diff(commands.add_parser("diff", help="compare two dumps: sites lost, gained, changed"))
     fusions = commands.add_parser("fusions", help="list the fusions")
     fusions.set_defaults(run=run_fusions)
     doctor = commands.add_parser("doctor", help="show what is installed and what can run here")
@@ -137,6 +134,14 @@ def add_precompile(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_precompile)
 
 
+def add_diff(command: argparse.ArgumentParser) -> None:
+    """diff: two dumps."""
+    command.description = "Exit code: 0 where nothing changed, 1 where something did."
+    for name in ("before", "after"):
+        command.add_argument(name, metavar=name.upper(), help="a dump, or its report.json")
+    command.set_defaults(run=run_diff)
+
+
 def request_of(arguments: argparse.Namespace) -> Request:
     """What the arguments of `with_target` ask for."""
     from tile_backend.targets import Request
@@ -198,6 +203,18 @@ def run_precompile(arguments: argparse.Namespace) -> int:
     done = precompile(target, arguments.arch, arguments.out, arguments.dynamic)
     print(done.to_text())
     return 0
+
+
+def run_diff(arguments: argparse.Namespace) -> int:
+    """Print what changed; 1 if anything did."""
+    from pathlib import Path
+
+    from tile_backend import dump_comparison, saved_report
+
+    before, after = (saved_report.load(Path(p)) for p in (arguments.before, arguments.after))
+    found = dump_comparison.compare(before, after)
+    print(found.to_text())
+    return 1 if found.changes else 0
 
 
 def run_fusions(_: argparse.Namespace) -> int:

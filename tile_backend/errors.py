@@ -131,6 +131,15 @@ class LockFileError(TileBackendError):
     template = "cannot use {path!r} as a lock file: {cause}. Write it with: {command}."
 
 
+class DumpError(TileBackendError):
+    """A dump that is missing, foreign, or of another schema."""
+
+    template = (
+        "cannot read {path!r} as a dump: {cause}. Write one with"
+        " `python -m tile_backend explain TARGET --save FOLDER`, or report.save(folder)."
+    )
+
+
 # --- the machine ----------------------------------------------------------------------------------
 
 
