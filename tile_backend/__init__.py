@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from tile_backend.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from tile_backend.bisection import bisect
     from tile_backend.explanation import explain
-    from tile_backend.later import bisect, walkthrough
+    from tile_backend.later import walkthrough
     from tile_backend.lowering.fusion import Fusion, Op, Scalar, Shape, Spelling, Tensor
     from tile_backend.lowering.reason import Reason, ReasonKind
     from tile_backend.lowering.site import Site
@@ -53,11 +54,11 @@ _WHERE = {
     "Site": ("lowering.site", "Site"),
     "Spelling": ("lowering.fusion", "Spelling"),
     "Tensor": ("lowering.fusion", "Tensor"),
+    "bisect": ("bisection", "bisect"),
     "explain": ("explanation", "explain"),
     "fusions": ("scope", "fusions"),
     "last_report": ("sessions", "newest"),
     "register": ("registry", "register"),
-    "bisect": ("later", "bisect"),
     "walkthrough": ("later", "walkthrough"),
 }
 

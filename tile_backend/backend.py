@@ -14,7 +14,15 @@ from typing import Any
 
 from torch import fx
 
-from tile_backend import inductor, pipeline, registry, scope, sessions
+from tile_backend import (
+    bisection,
+    compiler_bisector,
+    inductor,
+    pipeline,
+    registry,
+    scope,
+    sessions,
+)
 from tile_backend.errors import AlreadyCompiled, FallbackRefused, InternalFailure, PassFailed
 from tile_backend.lowering import analysis, inductor_ir, recompute, site_kernels, undo
 from tile_backend.lowering.analysis import Analysis
@@ -53,6 +61,7 @@ def tilegym(
 
 
 tilegym.reset = inductor.reset  # type: ignore[attr-defined]
+compiler_bisector.register()
 
 
 def rewritten(module: fx.GraphModule, options: Options) -> Analysis | None:
@@ -63,7 +72,7 @@ def rewritten(module: fx.GraphModule, options: Options) -> Analysis | None:
         warnings.warn(AlreadyCompiled(what=where.title), stacklevel=2)
     try:
         log.save(analysis.bodies(module))
-        found = pipeline.analyse(module, options, where.prefix, compiles=True)
+        found = bisection.limited(pipeline.analyse(module, options, where.prefix, compiles=True))
         facts = pipeline.facts(module, found, inductor.break_reason(module))
         if found.ops:
             inductor_ir.install(registry.known_fusions())

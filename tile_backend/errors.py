@@ -140,6 +140,15 @@ class DumpError(TileBackendError):
     )
 
 
+class CannotBisect(TileBackendError):
+    """A check with which no rewrite can be found at fault."""
+
+    template = (
+        "nothing to bisect: {cause}. `check` gets the compiled function and has to return False,"
+        " or raise, where the result is wrong."
+    )
+
+
 # --- the machine ----------------------------------------------------------------------------------
 
 

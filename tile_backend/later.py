@@ -11,9 +11,3 @@ def walkthrough(module: Any, *inputs: Any) -> NoReturn:
     """The guided tour of one module through every stage. Raises NotAvailable."""
     instead = "use tile_backend.explain(module, *inputs), then report.save(folder)"
     raise NotAvailable(what="tile_backend.walkthrough", instead=instead)
-
-
-def bisect(fn: Any, check: Any) -> NoReturn:
-    """The one rewrite that breaks a user's check. Raises NotAvailable."""
-    instead = 'leave sites out by hand with options={"tilegym.exclude": [...]}'
-    raise NotAvailable(what="tile_backend.bisect", instead=instead)
