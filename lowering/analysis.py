@@ -7,6 +7,7 @@ in-place arithmetic (see in_place). `Analysis.apply` puts in the ops that the ga
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -16,6 +17,7 @@ from tile_backend.lowering import (
     custom_op,
     describe,
     gate,
+    handed_in,
     in_place,
     inline,
     rewrite,
@@ -27,6 +29,7 @@ from tile_backend.lowering.anchors import anchors
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.merge import merge
+from tile_backend.lowering.nesting import Nesting
 from tile_backend.lowering.node import value
 from tile_backend.lowering.plan import Allows, Candidate, plan
 from tile_backend.lowering.registry import Registry
@@ -38,11 +41,13 @@ class Analysis:
     """sites: in program order, bodies first. anchored: fusions whose anchors occur.
 
     accepted: per graph, the candidates whose op goes in. overload: of these ops, see custom_op.
+    nesting: how the graphs call each other.
     """
 
     sites: tuple[Site, ...]
     anchored: tuple[str, ...]
     accepted: tuple[tuple[fx.GraphModule, tuple[Candidate, ...]], ...]
+    nesting: Nesting
     overload: str = "default"
 
     @property
@@ -56,10 +61,12 @@ class Analysis:
 
         What is left to Inductor is respelled where Inductor would misread it.
         """
-        for module, candidates in self.accepted:
+        hands_in = handed_in.HandsIn(self.nesting)
+        ready = [(m, hands_in.candidates(m.graph, given)) for m, given in self.accepted]
+        for module, candidates in ready:
             rewrite.apply(module.graph, candidates, self.overload)
             respelled = safe_spelling.respell(module.graph)
-            if candidates or respelled:
+            if candidates or respelled or module.graph in hands_in.changed:
                 module.recompile()
 
 
@@ -74,21 +81,25 @@ def analyse(
     sites: list[Site] = []
     anchored: set[str] = set()
     accepted = []
-    for part in bodies(module):
+    parts = list(bodies(module))
+    for part in parts:
         inline.inline(part)
         in_place.functionalise(part)
-        found, names, candidates = analyse_one(part, registry, allows, kernels, compiles)
+    nesting = Nesting(part.graph for part in parts)
+    for part in parts:
+        reaches = functools.partial(handed_in.possible, nesting, graph=part.graph)
+        canonical = CanonicalGraph(part.graph, nesting.readers(part.graph), reaches)
+        found, names, candidates = analyse_one(canonical, registry, allows, kernels, compiles)
         sites += found
         anchored |= names
         accepted.append((part, candidates))
     overload = custom_op.INTERPRETED if kernels == "interpret" else "default"
-    return Analysis(tuple(sites), tuple(sorted(anchored)), tuple(accepted), overload)
+    return Analysis(tuple(sites), tuple(sorted(anchored)), tuple(accepted), nesting, overload)
 
 
 def analyse_one(
-    module: fx.GraphModule, registry: Registry, allows: Allows, kernels: str, compiles: bool
+    canonical: CanonicalGraph, registry: Registry, allows: Allows, kernels: str, compiles: bool
 ) -> tuple[list[Site], set[str], tuple[Candidate, ...]]:
-    canonical = CanonicalGraph(module.graph)
     planned = merge(plan(canonical, registry.matcher, allows), canonical)
     planned = dataclasses.replace(planned, chosen=in_steps(planned.chosen, kernels))
     verdicts = judge(planned.chosen, kernels, compiles)
@@ -100,7 +111,7 @@ def analyse_one(
     ]
     placed += [(candidate.root, describe.declined(candidate)) for candidate in planned.declined]
     placed += [(miss.root, describe.near_miss(miss)) for miss in misses]
-    placed += left_alone(module.graph, registry)
+    placed += left_alone(canonical.graph, registry)
     placed.sort(key=lambda pair: order[pair[0]])
     put_in = tuple(
         dataclasses.replace(candidate, plain=verdict.decision.respelled)

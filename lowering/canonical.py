@@ -6,6 +6,7 @@ leaf: a value that patterns may take as an operand but never look into.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,16 +53,23 @@ class CanonicalGraph:
 
     term:  node -> term, for nodes with one tensor value.
     nodes: term -> the nodes that have it, in graph order.
-    masks: formulas of tensors, see mask.
+    masks: formulas of tensors, see mask; of a body, one reader for each way to it.
     """
 
-    def __init__(self, graph: fx.Graph) -> None:
+    def __init__(
+        self,
+        graph: fx.Graph,
+        masks: tuple[Reader, ...] = (),
+        reaches: Callable[[fx.Node], bool] | None = None,
+    ) -> None:
+        """reaches: whether the value of a node of a graph outside can be had here."""
         self.graph = graph
-        self.effects = Effects(graph)
+        self.reaches = reaches or (lambda node: node.graph is graph)
+        self.masks = masks or (Reader(Effects(graph)),)
+        self.effects = self.masks[0].effects
         self.table = TermTable()
         self.term: dict[fx.Node, Term] = {}
         self.nodes: dict[Term, list[fx.Node]] = {}
-        self.masks = Reader(self.effects)
         self._parts: dict[fx.Node, tuple[Term, ...]] = {}
         for node in graph.nodes:
             self._add(node)
@@ -119,7 +127,8 @@ class CanonicalGraph:
         if isinstance(known, torch.SymInt):
             return size(known)
         if isinstance(known, torch.SymFloat):
-            return SymbolicNumber(node)
+            settled = known.node.expr  # a number where Dynamo's guards have fixed it
+            return float(settled) if settled.is_number else SymbolicNumber(node)
         return tuple(size(s) for s in known) if isinstance(known, torch.Size) else known
 
 

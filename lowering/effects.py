@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import operator
+import weakref
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import fx
 from torch._C import _functorch
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from tile_backend.lowering import higher_order
 from tile_backend.lowering.node import value
 
 IN_PLACE_OPERATORS = frozenset(
@@ -58,9 +60,8 @@ def is_barrier(node: fx.Node) -> bool:
 
 
 def is_opaque_call(node: fx.Node) -> bool:
-    """A body that we do not read: it may write to anything it is given."""
-    is_body = isinstance(node.target, torch._ops.HigherOrderOperator)
-    return node.op == "call_module" or (node.op == "call_function" and is_body)
+    """A call of something that has a body of its own: no rewrite reaches across it."""
+    return node.op == "call_module" or higher_order.is_call(node)
 
 
 def called_name(node: fx.Node) -> str:
@@ -73,6 +74,8 @@ def written(node: fx.Node) -> list[fx.Node]:
     """The operands whose storage the node writes to."""
     if node.op not in ("call_function", "call_method"):
         return []
+    if higher_order.is_call(node):
+        return written_by_bodies(node)
     if is_opaque_call(node):
         return list(node.all_input_nodes)
     if isinstance(node.target, torch._ops.OpOverload):
@@ -84,6 +87,44 @@ def written(node: fx.Node) -> list[fx.Node]:
     if node.target in IN_PLACE_OPERATORS or in_place or by_flag:
         found += [a for a in node.args[:1] if isinstance(a, fx.Node)]
     return found
+
+
+def written_by_bodies(call: fx.Node) -> list[fx.Node]:
+    """The operands that a body writes to or returns: what it returns may be written to later.
+
+    All operands, where it is not known what a body is given.
+    """
+    name, everything = higher_order.name(call), list(call.all_input_nodes)
+    if name in higher_order.READS_ONLY:
+        return []
+    entries = list(higher_order.entries(call)) if name in higher_order.OPERANDS else []
+    found: dict[fx.Node, None] = {}
+    for entry in entries:
+        places = higher_order.inputs(entry.body)
+        for exposed in (places[i] for i in exposed_inputs(entry.body.graph)):
+            if exposed not in entry.operands:
+                return everything
+            found[entry.operands[exposed]] = None
+    return list(found) if entries else everything
+
+
+_exposed: weakref.WeakKeyDictionary[fx.Graph, tuple[int, ...]] = weakref.WeakKeyDictionary()
+
+
+def exposed_inputs(graph: fx.Graph) -> tuple[int, ...]:
+    """Which inputs of a body it writes to or returns, as they are or as views, by their number.
+
+    Remembered: no rewrite of ours changes it.
+    """
+    if graph not in _exposed:
+        returned = {s for node in graph.output_node().all_input_nodes for s in storages(node)}
+        effects = Effects(graph)
+        _exposed[graph] = tuple(
+            number
+            for number, node in enumerate(graph.find_nodes(op="placeholder"))
+            if node in effects.volatile or returned & set(storages(node))
+        )
+    return _exposed[graph]
 
 
 def has_positional_inplace(node: fx.Node) -> bool:

@@ -87,7 +87,7 @@ def meaning_of(
         return Meaning(problem="it is no mask")
     if not (fake.dtype is torch.bool or fake.dtype.is_floating_point):
         return Meaning(problem=f"{fake.dtype} says neither what to hide nor what to add")
-    reader.steps = 0
+    reader.begin()
     indices = INDICES[len(INDICES) - fake.dim() :]
     sizes = shape(fake)
     given = tuple(sympy.Integer(0) if n == 1 else i for i, n in zip(indices, sizes, strict=True))

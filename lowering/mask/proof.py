@@ -28,6 +28,8 @@ def applied(call: Call, match: Match, canonical: CanonicalGraph) -> Call:
     if arguments is call.arguments:
         return dataclasses.replace(call, mask=words)
     arguments, sources = source.split(arguments)
+    if not all(canonical.reaches(given.node) for given in sources.values()):
+        return dataclasses.replace(call, mask=words)
     with fake_mode_of([value(match.roots[0].node)]):
         arguments |= {name: given.made(value) for name, given in sources.items()}
     ordered = {name: arguments[name] for name in call.arguments}
@@ -42,11 +44,20 @@ def applied(call: Call, match: Match, canonical: CanonicalGraph) -> Call:
 
 
 def meaning(call: Call, match: Match, canonical: CanonicalGraph) -> Meaning | None:
-    """Of the one mask that the match bound; None where it has none."""
+    """Of the one mask that the match bound; None where it has none.
+
+    In a body it is what all calls of the body agree on.
+    """
     rule = match.fusion.mask
     for hole, hides in rule.holes.items() if rule is not None else ():
         term = match.operands.get(hole)
         if rule is not None and term is not None and term.node is not None:
             rows, columns = map(size, rule.sizes(call.arguments))
-            return meaning_of(term.node, canonical.masks, rows, columns, hides)
+            node, ways = term.node, {}
+            for reader in canonical.masks:
+                if (way := reader.origins(node)) not in ways:
+                    ways[way] = meaning_of(node, reader, rows, columns, hides)
+            found = list(ways.values())
+            same = all(other == found[0] for other in found)
+            return found[0] if same else Meaning(problem="its calls are given different masks")
     return None

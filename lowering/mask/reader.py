@@ -3,12 +3,16 @@
 Every formula is made when it is asked for, and remembered by node and indices. A word that cannot
 explain an element raises NotExplained, and that element is then a read of its tensor. What the
 graph writes to is never explained, but where it is a view of something else; it is read at the time
-of the node that reads it. Inside a vmap there is nothing that could be read: what leaves it is.
+of the node that reads it. Inside a vmap there is nothing that could be read: what leaves it is. An
+input of a body is what the call outside gives for it, as that call finds it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections import ChainMap
+from collections.abc import Mapping
 from typing import Any
 
 import sympy
@@ -32,14 +36,54 @@ class GaveUpError(Exception):
     """A mask takes more steps than MOST_STEPS, is written to, or reads what changes its shape."""
 
 
-class Reader:
-    """Formulas of one graph. reads: the tensors that formulas read, by name."""
+@dataclasses.dataclass(frozen=True)
+class Outside:
+    """Where a body is called: the formulas of that graph, and the operand for each known input."""
 
-    def __init__(self, effects: Effects) -> None:
+    reader: Reader
+    call: fx.Node
+    operands: Mapping[fx.Node, fx.Node]
+
+
+class Reader:
+    """Formulas of one graph. reads: the tensors that formulas read, by name.
+
+    outside: the call by which the graph is entered; its own inputs are unknown without.
+    """
+
+    def __init__(self, effects: Effects, outside: Outside | None = None) -> None:
         self.effects = effects
-        self.reads: dict[str, Read] = {}
+        self.outside = outside
+        self.depth: int = 0 if outside is None else outside.reader.depth + 1
+        self.reads: ChainMap[str, Read] = (
+            ChainMap() if outside is None else outside.reader.reads.new_child()
+        )
         self.steps = 0
         self._known: dict[tuple[fx.Node, int | None], Elements] = {}
+
+    def begin(self) -> None:
+        """Counts the steps of another mask."""
+        self.steps = 0
+        if self.outside is not None:
+            self.outside.reader.begin()
+
+    def of(self, node: fx.Node) -> Reader:
+        """The reader of the node's graph: this one, or one outside."""
+        inside = self.outside is None or node in self.effects.position
+        return self if inside or self.outside is None else self.outside.reader.of(node)
+
+    def origins(self, node: fx.Node) -> tuple[Any, ...]:
+        """What a formula of the node can depend on outside, and when: equal for equal calls."""
+        if self.outside is None:
+            return (node,)
+        found, todo = {node: None}, [node]
+        for known in todo:
+            todo += (source for source in known.all_input_nodes if source not in found)
+            found |= dict.fromkeys(known.all_input_nodes)
+        outer, call = self.outside.reader, self.outside.call
+        given = [self.outside.operands[n] for n in found if n in self.outside.operands]
+        when = (call,) if any(operand in outer.effects.volatile for operand in given) else ()
+        return when + tuple(origin for operand in given for origin in outer.origins(operand))
 
     def elements(self, node: fx.Node, reader: fx.Node | None = None) -> Elements:
         """Of a node that is a tensor, as the reader finds it. Raises GaveUpError."""
@@ -58,7 +102,7 @@ class Reader:
             found = self._explained(node, fake, node)
         else:
             found = self._explained(node, fake, reader) if is_view(node) else None
-        name = f"{node.name}@{when}" if when else node.name
+        name = node.name + "^" * self.depth + (f"@{when}" if when else "")
         read = elements.opaque(name, fake.dtype)
         made: dict[Indices, Any] = {}
 
@@ -85,6 +129,8 @@ class Reader:
         self, node: fx.Node, fake: torch.Tensor, reader: fx.Node | None
     ) -> Elements | None:
         """By the word for what the node calls; None where there is none or it does not fit."""
+        if self.outside is not None and node in self.outside.operands:
+            return self.outside.reader.elements(self.outside.operands[node], self.outside.call)
         if node.op not in ("call_function", "call_method"):
             return None
         found = WORDS.get(node.target)

@@ -44,7 +44,9 @@ def positions(one: Any, other: Any, reader: Reader) -> tuple[Any, AppliedUndef] 
         return None
     if one.func != other.func or one.args[:-1] != other.args[:-1] or other.args[-1] != KEY:
         return None
-    found = numbered(reader.reads[str(one.func)].node, reader)
+    node = reader.reads[str(one.func)].node
+    reader = reader.of(node)
+    found = numbered(node, reader)
     if found is None or len(one.args) != value(found).dim():
         return None
     of_query, of_key = (reader.elements(found).at(read.args) for read in (one, other))
