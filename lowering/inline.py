@@ -141,7 +141,7 @@ def inlined(graph: fx.Graph, node: fx.Node) -> bool:
             recorder = Inliner(graph, node)
             for operand in node.all_input_nodes:
                 recorder.bind(value(operand), operand)
-            with recorder:
+            with recorder, torch.set_grad_enabled(wants_grad(value(node))):
                 result = composite(node.target, args, kwargs)
             results = recorder.written(as_tuple(result))
     except (Unrecordable, RuntimeError):  # some fake kernels of torch take no symbolic sizes
@@ -153,6 +153,10 @@ def inlined(graph: fx.Graph, node: fx.Node) -> bool:
         if not made.users and not is_barrier(made):  # weights that the caller did not take
             graph.erase_node(made)
     return True
+
+
+def wants_grad(result: Any) -> bool:
+    return any(r.requires_grad for r in as_tuple(result) if isinstance(r, torch.Tensor))
 
 
 def composite(function: Any, args: Any, kwargs: Any) -> Any:

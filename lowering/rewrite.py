@@ -84,7 +84,7 @@ def splice(
             result_like(proxy, value(root), fake)
             for proxy, root, fake in zip(found, candidate.extent.roots, call.results, strict=True)
         ]
-    annotate(tracer.made, candidate.root)
+    annotate(tracer.made, candidate)
     ours = set(tracer.made)
     for root, proxy in zip(candidate.extent.roots, laid_out, strict=True):
         root.replace_all_uses_with(
@@ -145,9 +145,15 @@ def result_like(proxy: Any, old: torch.Tensor, new: torch.Tensor) -> Any:
     return proxy.permute(order).contiguous().permute(inverse)
 
 
-def annotate(made: list[fx.Node], root: fx.Node) -> None:
-    """Fake values by running the new nodes on the graph's fakes, and where they come from."""
-    with fake_mode_of([value(root)]), torch.no_grad():
+def annotate(made: list[fx.Node], candidate: Candidate) -> None:
+    """Fake values by running the new nodes on the graph's fakes, and where they come from.
+
+    They want a gradient where the old ones did: it is from them that torch knows which results of a
+    body (of invoke_subgraph) have one.
+    """
+    root = candidate.root
+    differentiable = any(value(node).requires_grad for node in candidate.extent.roots)
+    with fake_mode_of([value(root)]), torch.set_grad_enabled(differentiable):
         for node in made:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), value)
             if node.op == "call_method":
