@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from tile_backend.lowering import (
+    checkpoint_policy,
     custom_op,
     describe,
     gate,
@@ -61,6 +62,8 @@ class Analysis:
 
         What is left to Inductor is respelled where Inductor would misread it.
         """
+        if self.ops:
+            checkpoint_policy.apply_to(module for module, _ in self.accepted)
         hands_in = handed_in.HandsIn(self.nesting)
         ready = [(m, hands_in.candidates(m.graph, given)) for m, given in self.accepted]
         for module, candidates in ready:

@@ -96,6 +96,8 @@ class Op:
                fusion, that of the last one, or None for arguments that one launch serves better.
                Only where no gradient is needed. The tensors are fakes; `hint` of a dynamic size is
                what it is at capture, and adds no guard.
+    stands_for: ops of ATen whose work it does, by name ("bmm"): a policy of selective checkpointing
+               that saves one of them saves this op.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Op:
     outputs: Callable[..., Any]
     gradient: Gradient | None = None
     steps: Callable[[Run, Mapping[str, Any], int], Any] | None = None
+    stands_for: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

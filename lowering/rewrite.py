@@ -149,21 +149,32 @@ def annotate(made: list[fx.Node], candidate: Candidate) -> None:
     """Fake values by running the new nodes on the graph's fakes, and where they come from.
 
     They want a gradient where the old ones did: it is from them that torch knows which results of a
-    body (of invoke_subgraph) have one.
+    body (of invoke_subgraph) have one. Autograd does not run: a user's hooks would see fakes.
     """
     root = candidate.root
     differentiable = any(value(node).requires_grad for node in candidate.extent.roots)
-    with fake_mode_of([value(root)]), torch.set_grad_enabled(differentiable):
+    with fake_mode_of([value(root)]), torch.no_grad():
         for node in made:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), value)
             if node.op == "call_method":
-                node.meta["example_value"] = getattr(args[0], str(node.target))(*args[1:], **kwargs)
+                result = getattr(args[0], str(node.target))(*args[1:], **kwargs)
             else:
                 assert callable(node.target)
-                node.meta["example_value"] = node.target(*args, **kwargs)
+                result = node.target(*args, **kwargs)
+            read = any(getattr(value(n), "requires_grad", False) for n in node.all_input_nodes)
+            node.meta["example_value"] = with_grad(result) if differentiable and read else result
             for key in KEPT_META:
                 if key in root.meta:
                     node.meta[key] = root.meta[key]
+
+
+def with_grad(result: Any) -> Any:
+    """The same values as tensors that want a gradient, where they can have one."""
+    if isinstance(result, (tuple, list)):
+        return type(result)(map(with_grad, result))
+    if not isinstance(result, torch.Tensor) or not result.is_floating_point():
+        return result
+    return result.detach().requires_grad_()
 
 
 def erase(graph: fx.Graph, candidate: Candidate) -> None:

@@ -208,6 +208,19 @@ SPLIT = (
     " float? softcap=None) -> (Tensor, Tensor)"
 )
 
+SDPA = tuple(
+    f"_scaled_dot_product_{kind}"
+    for kind in (
+        "flash_attention",
+        "efficient_attention",
+        "cudnn_attention",
+        "flash_attention_for_cpu",
+        "fused_attention_overrideable",
+        "attention_math",
+    )
+)
+"""What scaled_dot_product_attention becomes, by device and arguments."""
+
 OPS = (
     Op(
         "attention",
@@ -216,6 +229,7 @@ OPS = (
         outputs,
         gradient=_attention_gradient.GRADIENT,
         steps=in_two_steps,
+        stands_for=SDPA,
     ),
     Op("attention_with_lse", f"{ATTENTION}(Tensor, Tensor)", attention_with_lse, outputs_with_lse),
     Op(

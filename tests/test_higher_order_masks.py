@@ -94,8 +94,12 @@ def keep() -> Tensor:
 
 HANDED_IN = (
     (padded, (*qkv(), keep()), "causal+padding", "padding"),
-    (packed, (*qkv(), torch.arange(S).div(5, rounding_mode="floor").expand(B, S)),
-     "causal+segments", "segments"),
+    (
+        packed,
+        (*qkv(), torch.arange(S).div(5, rounding_mode="floor").expand(B, S)),
+        "causal+segments",
+        "segments",
+    ),
     (placed, (*qkv(4), torch.tensor([5, 1])), "causal(l_start_)", "offset"),
 )
 

@@ -30,10 +30,13 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 QUICK = (
     ("llama", "float32", "plain"),
     ("qwen3", "float32", "checkpointing"),
+    ("llama", "float32", "reentrant"),
     ("gemma3_text", "float32", "plain"),
     ("phi3", "float32", "autocast"),
 )
-MANNERS = ("plain", "checkpointing", "autocast")
+MANNERS = ("plain", "checkpointing", "reentrant", "autocast")
+CHECKPOINTED = {"checkpointing": False, "reentrant": True}
+"""use_reentrant, by manner."""
 CASES = [
     pytest.param(*case, id="-".join(case), marks=() if case in QUICK else (pytest.mark.full,))
     for case in (
@@ -71,8 +74,8 @@ def exact_gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def test_gradients(name: str, dtype: str, manner: str) -> None:
     model = named.build(name, getattr(torch, dtype)).train()
     exact = exact_gradients(model)
-    if manner == "checkpointing":
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if manner in CHECKPOINTED:
+        model.gradient_checkpointing_enable({"use_reentrant": CHECKPOINTED[manner]})
     autocast = manner == "autocast"
     eager = gradients(model, model, autocast)
     ours = copy.deepcopy(model)

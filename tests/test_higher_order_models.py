@@ -1,0 +1,127 @@
+"""Transformers models with gradient checkpointing: the same sites, under the same paths.
+
+A layer is a body then. What crosses its border is taken apart (the residual add of one layer and
+the norm of the next), everything else is found as without, and masks mean what they meant.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import fx
+
+import tile_backend
+from tests.models import named
+from tests.models.inputs import padded, training, words
+from tests.models.run import REWRITTEN
+from tile_backend import inductor, pipeline
+from tile_backend.inductor import without_codegen
+from tile_backend.options import Options
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+QUICK = ("llama", "gemma3_text", "gpt_oss")
+NAMES = [
+    pytest.param(name, marks=() if name in QUICK else (pytest.mark.full,))
+    for name in named.CONFIGURATIONS
+]
+
+
+def model(name: str, use_reentrant: bool | None) -> torch.nn.Module:
+    """In training; None: without checkpointing."""
+    made = named.build(name).train()
+    if use_reentrant is not None:
+        made.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    torch._dynamo.reset()
+    return made
+
+
+LAYERS = 2
+NORMS = ("rms_norm", "add_rms_norm")
+
+
+def found(report: tile_backend.Report) -> Counter[tuple[object, ...]]:
+    """Sites with path, source line, mask and what runs there; RMS norms by their layer.
+
+    An add and a norm are one site where both are in a layer, in whichever order they are there.
+    """
+    return Counter(
+        ("norm", ".".join(site.module.split(".")[:3]))
+        if site.fusion in NORMS
+        else (site.fusion, site.status, site.module, site.source, *mask_of(site))
+        for site in report.sites
+    )
+
+
+def mask_of(site: tile_backend.Site) -> tuple[object, ...]:
+    return site.bindings.get("mask"), site.decision is not None and site.decision.respelled
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sites_are_those_of_the_model_without_checkpointing(name: str) -> None:
+    plain, *others = (
+        tile_backend.explain(made, **training(made))
+        for made in (model(name, use_reentrant) for use_reentrant in (None, False, True))
+    )
+    for report in others:
+        assert found(report) == found(plain)
+        assert all(site.module for site in report.sites)
+        across = plain.counts.get("add_rms_norm", 0) - report.counts.get("add_rms_norm", 0)
+        assert 0 <= across <= LAYERS
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_a_causal_mask_is_left_out_of_checkpointed_layers(use_reentrant: bool) -> None:
+    made = model("llama", use_reentrant)
+    sites = tile_backend.explain(made, **training(made)).sites
+    attention = [site for site in sites if site.fusion == "attention"]
+    assert [site.module for site in attention] == [f"model.layers.{i}.self_attn" for i in (0, 1)]
+    for site in attention:
+        assert site.bindings["mask"] == "causal"
+        assert site.decision is not None
+        assert site.decision.respelled
+        assert "is causal" in site.decision.evidence
+
+
+@pytest.mark.parametrize(
+    "dynamic",
+    [
+        pytest.param(None, id="static"),
+        pytest.param(True, id="dynamic", marks=pytest.mark.full),
+    ],
+)
+def test_padding_is_handed_into_checkpointed_layers(dynamic: bool | None) -> None:
+    made = model("llama", False)
+    with without_codegen():
+        compiled = torch.compile(made, backend="tilegym", dynamic=dynamic, options=dict(REWRITTEN))
+        compiled(**padded(made), labels=words()).loss.backward()
+    report = tile_backend.last_report()
+    assert report is not None
+    assert len(report.graphs) == 1
+    attention = [site for site in report.sites if site.fusion == "attention"]
+    assert [site.bindings["mask"] for site in attention] == ["causal+padding"] * 2
+    calls = [site.call for site in attention if site.call is not None]
+    assert [call.arguments["mask"] for call in calls] == [None, None]
+    names = {call.operands["padding"] for call in calls}
+    assert names == {"l_kwargs_attention_mask_"}
+
+
+def test_dynamic_sizes_and_numbers_in_a_body() -> None:
+    """Sizes, the scale, epsilon and a dropout of 0 are inputs of the body then."""
+    made = model("llama", False)
+
+    def sites(module: fx.GraphModule) -> tuple[tile_backend.Site, ...]:
+        return pipeline.analyse(module, Options(kernels="always")).sites
+
+    given = {**padded(made), "labels": words()}
+    captured = inductor.capture(made, (), given, sites, dynamic=True).visited
+    assert Counter(site.fusion for site in captured if site.status == "fused") == {
+        "add_rms_norm": 2,
+        "attention": 2,
+        "rms_norm": 3,
+        "rotary": 2,
+        "silu_mul": 2,
+    }
+    assert {s.bindings["mask"] for s in captured if s.fusion == "attention"} == {"causal+padding"}
