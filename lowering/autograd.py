@@ -54,6 +54,7 @@ def register(
         if not needed or not torch.is_grad_enabled():
             with torch._C._AutoDispatchBelowAutograd():
                 return overload(*args)
+        values = tuple(map(savable, values))
         if op.gradient and declared:
             arguments = dict(zip(signature.names, values, strict=True))
             if op.gradient.applies(arguments, needed):
@@ -61,6 +62,13 @@ def register(
         return derived.apply(*values)
 
     library.impl(overload, kernel, "Autograd")
+
+
+def savable(value: Any) -> Any:
+    """A tensor made in inference mode cannot be saved for the backward; its copy can."""
+    if isinstance(value, torch.Tensor) and value.is_inference():
+        return value.clone()
+    return value
 
 
 def gradients(

@@ -48,6 +48,13 @@ def is_dense(tensor: Any) -> bool:
     )
 
 
+def is_transformed(tensor: Any) -> bool:
+    """Whether a tensor stands for others inside torch.func.vmap or grad."""
+    return isinstance(tensor, torch.Tensor) and bool(
+        torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
+
+
 class CanonicalGraph:
     """The terms of one graph.
 
@@ -85,7 +92,8 @@ class CanonicalGraph:
         if not isinstance(fake, torch.Tensor):
             return
         term = None
-        if node.op in CALLS and is_dense(fake) and node not in self.effects.volatile:
+        known = is_dense(fake) or is_transformed(fake)  # found there as well, and declined
+        if node.op in CALLS and known and node not in self.effects.volatile:
             found = self._meaning(node, fake)
             if isinstance(found, Term) and agrees(found, fake) and self._keeps_grad(node, found):
                 term = found

@@ -17,7 +17,7 @@ from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from tile_backend.lowering import input_names, shapes
-from tile_backend.lowering.canonical import CanonicalGraph, is_dense
+from tile_backend.lowering.canonical import CanonicalGraph, is_dense, is_transformed
 from tile_backend.lowering.effects import is_opaque_call, storages, written
 from tile_backend.lowering.extent import Extent
 from tile_backend.lowering.fusion import Op, Respelling, Scalar
@@ -116,6 +116,12 @@ def unaliased(extent: Extent, canonical: CanonicalGraph) -> Check:
     """Plain tensors only, and no interior value whose storage the program writes to."""
     for node in (*extent.operands, *extent.elided):
         known = value(node)
+        if is_transformed(known):
+            return Reason(
+                ReasonKind.SEMANTICS_UNSUPPORTED,
+                "it lies inside torch.func.vmap or torch.func.grad, where the op has no rule",
+                node.name,
+            )
         if isinstance(known, torch.Tensor) and not is_dense(known):
             return Reason(
                 ReasonKind.TENSOR_SUBCLASS,

@@ -5,6 +5,7 @@ Everything is compared within the error budget; the oracle is the function itsel
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -62,22 +63,38 @@ def direction(like: torch.Tensor) -> torch.Tensor:
     return torch.cos(steps + 0.5).reshape(like.shape).to(like.dtype)
 
 
+def inside(function: Function, around: Callable[[], Any]) -> Function:
+    """The function, called under a mode of the caller's, such as autocast."""
+
+    def run(*args: Any) -> Any:
+        with around():
+            return function(*args)
+
+    return run
+
+
 def assert_like_eager(
     function: Function,
     *inputs: Any,
     options: Mapping[str, Any] = REWRITTEN,
     dynamic: bool | None = None,
+    around: Callable[[], Any] = contextlib.nullcontext,
 ) -> tile_backend.Report:
-    """Assert that backend="tilegym" computes what eager computes; the report of the compile."""
-    eager = outcome(function, copies(inputs))
-    exact = oracle.float64(functools.partial(outcome, function))(copies(inputs))
+    """Assert that backend="tilegym" computes what eager computes; the report of the compile.
+
+    around: makes the mode that both are called under.
+    """
+    ambient = inside(function, around)
+    eager = outcome(ambient, copies(inputs))
+    exact = oracle.float64(functools.partial(outcome, ambient))(copies(inputs))
     torch._dynamo.reset()
     with without_codegen(), warnings.catch_warnings():
         warnings.simplefilter("error", InternalFailure)
         compiled = torch.compile(
             function, backend="tilegym", options=dict(options), dynamic=dynamic
         )
-        actual = outcome(compiled, copies(inputs))
+        actual = outcome(inside(compiled, around), copies(inputs))
+    assert [t.dtype for t in actual] == [t.dtype for t in eager]
     verdict = within_budget(actual, exact, eager)
     assert verdict, f"outputs, inputs after the call, and gradients: {verdict}"
     report = tile_backend.last_report()
