@@ -113,6 +113,16 @@ def test_what_a_policy_says_is_done(context: Any, kept: dict[tuple[int, ...], in
     assert saved(program(context)) == kept
 
 
+def test_a_policy_may_compare_names() -> None:
+    """The ops need not exist when it is made."""
+
+    def policy(context: Any, op: Any, *args: Any, **kwargs: Any) -> bool:
+        return bool(op.name() == "tilegym::rms_norm")
+
+    context = functools.partial(create_selective_checkpoint_contexts, policy)
+    assert saved(program(context)) == {NORMED: 1}
+
+
 def test_without_checkpointing_attention_is_saved() -> None:
     """So that the numbers above say something."""
     assert saved(lambda *given: layer(*given).sin())[LSE] > 0

@@ -12,10 +12,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import fx
 from torch.utils.checkpoint import checkpoint
 
 from tests.models.check import assert_like_eager
+from tile_backend import inductor, pipeline
+from tile_backend.lowering import analysis, rewrite, undo
 from tile_backend.lowering.site import TensorSpec
+from tile_backend.options import Options
 
 Tensor = torch.Tensor
 B, H, S, D = 2, 4, 12, 16
@@ -231,3 +235,31 @@ def test_into_a_branch() -> None:
     q, k, v = (x.detach() for x in qkv())
     assert masks(branches, q, k, v, keep()) == ["causal+padding"]
     assert masks(branches, q - 100, k, v, keep()) == ["causal+padding"]
+
+
+def texts(module: fx.GraphModule) -> list[str]:
+    return [str(part.graph) for part in analysis.bodies(module)]
+
+
+def test_a_failure_takes_operands_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Injected(Exception):
+        pass
+
+    def fails(*_: Any) -> None:
+        raise Injected
+
+    def visit(module: fx.GraphModule) -> tuple[list[str], ...]:
+        log, before = undo.Log(module), texts(module)
+        log.save(analysis.bodies(module))
+        found = pipeline.analyse(module, Options(kernels="always"))
+        with pytest.raises(Injected):
+            found.apply()
+        between = texts(module)
+        log.restore()
+        return before, between, texts(module)
+
+    monkeypatch.setattr(rewrite, "splice", fails)
+    before, between, after = inductor.capture(nested, (*qkv(), keep()), {}, visit).visited
+    assert ["keep" in text for text in before] == [False, False, True]
+    assert all("keep" in text for text in between)
+    assert before == after

@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from torch import fx
 
 import tile_backend
@@ -18,6 +19,7 @@ from tests.models.inputs import padded, training, words
 from tests.models.run import REWRITTEN
 from tile_backend import inductor, pipeline
 from tile_backend.inductor import without_codegen
+from tile_backend.lowering import provenance
 from tile_backend.options import Options
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -125,3 +127,35 @@ def test_dynamic_sizes_and_numbers_in_a_body() -> None:
         "silu_mul": 2,
     }
     assert {s.bindings["mask"] for s in captured if s.fusion == "attention"} == {"causal+padding"}
+
+
+@pytest.mark.parametrize("use_reentrant", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_launches_of_the_backward_have_the_path_of_their_layer(
+    use_reentrant: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is run again in the backward as well: the code names it as that of the forward."""
+    paths: dict[bool, Counter[tuple[str, str]]] = {}
+
+    def read(graph: fx.GraphModule, _inputs: object, **settings: object) -> object:
+        ours = [n for n in graph.graph.nodes if str(n.target).startswith("tilegym.")]
+        paths[bool(settings.get("is_backward"))] = Counter(
+            (str(n.target).split(".")[1], provenance.module_path(n.meta)) for n in ours
+        )
+        assert all(provenance.source_line(n.meta) for n in ours)
+        return make_boxed_func(graph.forward)
+
+    monkeypatch.setattr(inductor, "_inner_compile", [read])
+    made = model("llama", use_reentrant)
+    compiled = torch.compile(made, backend="tilegym", options=dict(REWRITTEN))
+    compiled(**training(made)).loss.backward()
+    layers = [f"model.layers.{i}" for i in range(LAYERS)]
+    sites = [("rotary_qk", f"{layer}.self_attn") for layer in layers]
+    sites += [("silu_mul", f"{layer}.mlp") for layer in layers]
+    sites += [("rms_norm", f"{layer}.input_layernorm") for layer in layers]
+    attention = [f"{layer}.self_attn" for layer in layers]
+    forward, again = paths[False], paths[True]
+    for site in sites:
+        assert forward[site] == again[site] == 1
+    for path in attention:
+        assert forward["attention_with_lse", path] == again["attention_with_lse", path] == 1
+        assert again["attention_grad_q", path] == again["attention_grad_kv", path] == 1
