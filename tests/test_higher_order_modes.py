@@ -66,10 +66,19 @@ def attention(x: Tensor, weight: Tensor, wide: Tensor) -> Tensor:
     return F.linear(a.transpose(1, 2).flatten(2), wide[:WIDTH]) + x
 
 
+def attention_of_two_dtypes(x: Tensor, weight: Tensor, wide: Tensor) -> Tensor:
+    """As in DeepSeek's models: a query of a projected and a rotated part, which is in float32."""
+    cos, sin = tables("cpu")
+    q, k, v = F.linear(x, wide).unflatten(-1, (3, H, D)).permute(2, 0, 3, 1, 4)
+    q, k = (torch.cat((part, rotated(part, cos, sin)), -1) for part in (q, k))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
 PROGRAMS = {
     norms: {"rms_norm": 1, "add_rms_norm": 1, "layer_norm": 1},
     gate: {"rms_norm": 1, "silu_mul": 1},
     attention: {"rotary": 1, "attention": 1},
+    attention_of_two_dtypes: {"rotary": 1, "attention": 1},
 }
 programs = pytest.mark.parametrize(("program", "counts"), PROGRAMS.items())
 low = pytest.mark.parametrize("dtype", LOW, ids=str)
