@@ -24,7 +24,7 @@ from tile_backend.options import Options
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-QUICK = ("llama", "gemma3_text", "gpt_oss")
+QUICK = ("llama", "gpt_oss")
 NAMES = [
     pytest.param(name, marks=() if name in QUICK else (pytest.mark.full,))
     for name in named.CONFIGURATIONS
@@ -65,7 +65,7 @@ def mask_of(site: tile_backend.Site) -> tuple[object, ...]:
 def test_sites_are_those_of_the_model_without_checkpointing(name: str) -> None:
     plain, *others = (
         tile_backend.explain(made, **training(made))
-        for made in (model(name, use_reentrant) for use_reentrant in (None, False, True))
+        for made in (model(name, kind) for kind in (None, False, True))
     )
     for report in others:
         assert found(report) == found(plain)

@@ -82,6 +82,9 @@ PROGRAMS = {
 }
 programs = pytest.mark.parametrize(("program", "counts"), PROGRAMS.items())
 low = pytest.mark.parametrize("dtype", LOW, ids=str)
+low_once = pytest.mark.parametrize(
+    "dtype", [LOW[0], pytest.param(LOW[1], marks=pytest.mark.full)], ids=str
+)
 
 
 def inside(program: Callable[..., Any], dtype: torch.dtype) -> Callable[..., Any]:
@@ -99,7 +102,7 @@ def test_autocast_around(program: Any, counts: Any, dtype: torch.dtype) -> None:
     assert assert_like_eager(program, *inputs(), around=around).counts == counts
 
 
-@low
+@low_once
 @programs
 def test_autocast_inside(program: Any, counts: Any, dtype: torch.dtype) -> None:
     assert assert_like_eager(inside(program, dtype), *inputs()).counts == counts
