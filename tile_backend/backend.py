@@ -85,7 +85,7 @@ def rewritten(module: fx.GraphModule, options: Options) -> Analysis | None:
         return None
     seconds = time.perf_counter() - started
     session = sessions.of(inductor.caller(), where.title, options)
-    session.add(inductor.compile_id(), found.sites, facts, seconds)
+    session.add(inductor.compile_attempt(), found.sites, facts, seconds)
     return found
 
 

@@ -172,11 +172,15 @@ def caller() -> object | None:
     return None
 
 
-def compile_id() -> object | None:
-    """Names the frame and the compile of it; the attempts of one compile share it."""
+def compile_attempt() -> tuple[object, int] | None:
+    """Names the frame and the compile of it, and which attempt at that compile this is.
+
+    One attempt calls a backend more than once where DistributedDataParallel cuts its graph.
+    """
     from torch._guards import CompileContext
 
-    return CompileContext.current_compile_id()
+    trace = CompileContext.current_trace_id()
+    return None if trace is None else (trace.compile_id, trace.attempt)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ somebody asks for its report, or at exit.
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import weakref
 
 from tile_backend import expectations, graph_diff, remarks
@@ -15,6 +16,14 @@ from tile_backend.inductor import trace_artifact
 from tile_backend.lowering.site import Site
 from tile_backend.options import Options
 from tile_backend.report import GraphFacts, Report
+
+
+@dataclasses.dataclass
+class Attempt:
+    """The graphs of one attempt at a compile: mostly one."""
+
+    number: int
+    graphs: list[tuple[tuple[Site, ...], GraphFacts]] = dataclasses.field(default_factory=list)
 
 
 class Session:
@@ -25,28 +34,38 @@ class Session:
         self.options = options
         self.pending = False
         self.seconds = 0.0
-        self.graphs: dict[object, tuple[tuple[Site, ...], GraphFacts]] = {}
+        self.graphs: dict[object, Attempt] = {}
 
     @property
     def report(self) -> Report:
         report = Report(self.title).timed(self.seconds)
-        for sites, facts in self.graphs.values():
-            report = report.extended(sites, facts)
+        for attempt in self.graphs.values():
+            for sites, facts in attempt.graphs:
+                report = report.extended(sites, facts)
         return report
 
     def add(
-        self, compile_id: object, sites: tuple[Site, ...], facts: GraphFacts, seconds: float
+        self,
+        compiled: tuple[object, int] | None,
+        sites: tuple[Site, ...],
+        facts: GraphFacts,
+        seconds: float,
     ) -> None:
         """One more graph: log it, save the dump, judge expectations where the totals are known.
 
-        Dynamo may start a compile again (a symbolic float that we specialised): the same compile id
-        replaces what its first attempt left. Raises ExpectationNotMet, FallbackRefused or
-        ReportFolderError as the options say.
+        compiled: see `inductor.compile_attempt`. Dynamo may start a compile again (a symbolic float
+        that we specialised): the next attempt replaces what the one before left. Graphs of one
+        attempt add up. Raises ExpectationNotMet, FallbackRefused or ReportFolderError as the
+        options say.
         """
         global _newest
         _newest = self
         self.seconds += seconds
-        self.graphs[object() if compile_id is None else compile_id] = (sites, facts)
+        compile_id, number = compiled or (object(), 0)
+        known = self.graphs.get(compile_id)
+        if known is None or known.number != number:
+            known = self.graphs[compile_id] = Attempt(number)
+        known.graphs.append((sites, facts))
         alone = Report(self.title).extended(sites, facts)
         remarks.emit(alone, self.options, fused_elsewhere=bool(self.report.fused))
         trace_artifact("tilegym_report", "json", lambda: alone.to_json())
