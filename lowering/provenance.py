@@ -18,6 +18,8 @@ _OWN = ("self", "fn")
 """The root that a path is relative to."""
 _HELD = r"_(?:modules|parameters|buffers)"
 """Where a module holds what its user reaches as an attribute."""
+_DICT = re.compile(rf"\.__dict__\[['\"]({_HELD})['\"]\]")
+"""The same where a class has a `__getattr__` of its own, as `peft`'s models do."""
 
 
 def frames(meta: Mapping[str, Any]) -> tuple[tuple[str, int, str], ...]:
@@ -47,6 +49,7 @@ def module_path(meta: Mapping[str, Any]) -> str:
 
 def normalised_path(path: str) -> str:
     """Dynamo's `L['self'].model.layers[0]._modules['mlp']` as a user writes it."""
+    path = _DICT.sub(r".\1", path)
     path = _ROOT.sub(lambda m: "" if m[1] in _OWN else f"{m[1]}.", path)
     path = re.sub(rf"(?:\.{_HELD})?\[['\"]?([\w.]+)['\"]?\]", r".\1", path)
     path = re.sub(rf"\b{_HELD}\.", "", path)
@@ -60,7 +63,7 @@ def tensor_path(expression: str, prefix: str = "") -> str:
     prefix: of the compiled function's own module. What that holds itself is `self.weight` there: a
     value of the graph may be called `weight`.
     """
-    if not re.search(rf"\.{_HELD}\[", expression):
+    if not re.search(rf"\.{_HELD}\[", _DICT.sub(r".\1", expression)):
         return ""
     root = _ROOT.match(expression)
     path = normalised_path(expression)

@@ -183,6 +183,7 @@ def test_installing_again_changes_nothing() -> None:
         ({}, ""),
         ({"a": ("L['self'].model.layers[0].mlp", None)}, "model.layers.0.mlp"),
         ({"a": ("L['self']._modules['model']._modules['norm']", None)}, "model.norm"),
+        ({"a": ("L['self'].__dict__['_modules']['base'].mlp", None)}, "base.mlp"),
         ({"a": ("L['self']", None)}, ""),
     ),
 )

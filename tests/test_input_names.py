@@ -122,6 +122,7 @@ def test_the_dump_shows_it(tmp_path: Path) -> None:
         ("L['self']._parameters['weight']", "h.0", "h.0.weight"),
         ("L['self']._modules['_orig_mod']._modules['0']._parameters['bias']", "", "0.bias"),
         ("L['norm']._parameters['weight']", "h", "norm.weight"),
+        ("L['self'].__dict__['_modules']['a'].b._parameters['w']", "", "a.b.w"),
         ("G['model']._modules['head']._parameters['weight']", "", "model.head.weight"),
         ("L['x']", "h", ""),
         ("L['args'][0]", "", ""),
