@@ -107,14 +107,16 @@ def configuration(name: str, **changes: Any) -> Any:
     return transformers.AutoConfig.for_model(name, **fields)
 
 
-def build(name: str, dtype: torch.dtype = torch.float32, **changes: Any) -> torch.nn.Module:
+def build(
+    name: str, dtype: torch.dtype = torch.float32, seed: int = 0, **changes: Any
+) -> torch.nn.Module:
     """A random model in evaluation mode, the same for the same arguments.
 
     Dtype bf16 is what `from_pretrained(dtype=torch.bfloat16)` gives: every parameter is bf16.
     """
     generator = torch.random.get_rng_state()
     try:
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(
             configuration(name, **changes),
             attn_implementation="eager" if name in EAGER_ONLY else "sdpa",
