@@ -91,6 +91,19 @@ def by_trainer(compiled: bool, folder: Path) -> Callable[[torch.nn.Module], torc
     return lambda model: trained(model, folder, **settings)
 
 
+def by_trainer_of_a_compiled_model(
+    compiled: bool, folder: Path
+) -> Callable[[torch.nn.Module], torch.Tensor]:
+    """The Trainer knows nothing of it."""
+
+    def run(model: torch.nn.Module) -> torch.Tensor:
+        if compiled:
+            model.compile(backend="tilegym")
+        return trained(model, folder)
+
+    return run
+
+
 def by_accelerate(compiled: bool, _folder: Path) -> Callable[[torch.nn.Module], torch.Tensor]:
     """A loop that the user writes, around what `prepare` returns."""
 
@@ -112,7 +125,15 @@ def by_accelerate(compiled: bool, _folder: Path) -> Callable[[torch.nn.Module], 
     return run
 
 
-@pytest.mark.parametrize("loop", (by_trainer, by_accelerate), ids=lambda loop: loop.__name__)
+@pytest.mark.parametrize(
+    "loop",
+    (
+        by_trainer,
+        by_accelerate,
+        pytest.param(by_trainer_of_a_compiled_model, marks=pytest.mark.full),
+    ),
+    ids=lambda loop: loop.__name__,
+)
 def test_loops_of_others(loop: Callable[..., Any], tmp_path: Path) -> None:
     eager, ours, wide = llama(), llama(), oracle.widened(llama())
     with oracle.Float64():

@@ -24,9 +24,9 @@ from half a spacing of a bfloat16 parameter, where rounding would decide whether
 
 EPSILON = 1e-4
 """Added to the size of a gradient before Adam divides by it. With Adam's own 1e-8, an element whose
-gradient is rounding noise moves by a whole rate, wherever the noise points: one such element put
-one of three seeds of a float32 Llama 100 times further from Inductor's run than the others. With
-this one Adam's step is continuous in the gradient, and all three seeds differ alike."""
+gradient is rounding noise moves by a whole rate, wherever the noise points: in one of three seeds
+of a float32 Llama such elements put Inductor's run 300 times further from eager's than in the
+others. With this one Adam's step is continuous in the gradient, and the seeds differ alike."""
 
 
 @dataclasses.dataclass(frozen=True)
