@@ -14,6 +14,7 @@ A router that chooses another expert is a jump, not a difference: see `Choices`.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -49,7 +50,7 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        return self.found <= self.allowed  # false for NaN
+        return self.found <= self.allowed < math.inf  # false for NaN
 
     def __str__(self) -> str:
         verdict = "ok" if self.ok else "DIFFERS"
@@ -160,7 +161,7 @@ def _spacings(values: torch.Tensor) -> torch.Tensor:
     """budget.rounding_step at each element, float64."""
     info = torch.finfo(values.dtype)
     exponents = values.double().abs().clamp(min=info.smallest_normal).frexp().exponent
-    return torch.ldexp(torch.tensor(info.eps, dtype=torch.float64), exponents - 1)
+    return torch.full_like(values, info.eps, dtype=torch.float64).ldexp(exponents - 1)
 
 
 def _worst(differences: Iterator[Difference]) -> dict[str, Difference]:
