@@ -27,7 +27,9 @@ SITES = {
 }
 """Of two layers; a loss that is fused as well comes on top."""
 
-QUICK = (Setup("llama"), Setup("mixtral", "bfloat16", changes=(("num_hidden_layers", 1),)))
+ONE_LAYER = (("num_hidden_layers", 1),)
+LLAMA = Setup("llama", changes=ONE_LAYER)
+QUICK = (LLAMA, Setup("mixtral", "bfloat16", changes=ONE_LAYER))
 
 
 def check(setup: Setup, codegen: bool) -> None:
@@ -50,7 +52,6 @@ def test_three_ways(setup: Setup) -> None:
     check(setup, codegen=False)
 
 
-LLAMA = Setup("llama")
 FAULTS = (
     ("silu_mul", faults.gradient_too_large),
     ("attention", faults.gradient_lost_for_one_feature),

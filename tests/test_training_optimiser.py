@@ -115,8 +115,8 @@ def scaled(scale: float, scales: list[float] | None = None) -> Loop:
 
 
 def test_grad_scaler() -> None:
-    report = Trial(llama()).check(scaled(2.0**10))
-    assert report.counts["attention"] == report.counts["silu_mul"] == 2
+    report = Trial(llama(num_hidden_layers=1)).check(scaled(2.0**10))
+    assert report.counts["attention"] == report.counts["silu_mul"] == 1
 
 
 def test_a_scale_that_overflows_skips_the_step_as_in_eager() -> None:
