@@ -80,6 +80,9 @@ def gelu_parts(x: ct.Tile) -> tuple[ct.Tile, ct.Tile]:
 def gelu_tanh_parts(x: ct.Tile) -> tuple[ct.Tile, ct.Tile]:
     """What stands for them in gelu_tanh: sigmoid(2 * u), and its slope."""
     square = x * x
-    share = sigmoid(2.0 * SQRT_2_OVER_PI * (x + CUBIC * (square * x)))
+    twice = 2.0 * SQRT_2_OVER_PI * (x + CUBIC * (square * x))
+    power = ct.exp(-ct.abs(twice))
+    larger = ct.truediv(1.0, 1.0 + power, rounding_mode=APPROX)
+    smaller = power * larger  # 1 - larger, without its cancellation
     inner = 2.0 * SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * square)
-    return share, share * (1.0 - share) * inner
+    return ct.where(twice < 0.0, smaller, larger), smaller * larger * inner

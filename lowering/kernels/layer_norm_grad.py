@@ -29,7 +29,12 @@ from tile_backend.lowering.kernels.row_walk import (
     walk_grid,
     zero_sums,
 )
-from tile_backend.lowering.kernels.rows import load_piece, row_mean_of_any, store_piece, within_row
+from tile_backend.lowering.kernels.rows import (
+    load_piece,
+    row_mean_of_any,
+    store_piece,
+    within_row,
+)
 
 RESIDENT = {1: 3, 3: 2}
 """Pieces of a row -> quarters of 32 warps; see row_layout.row_hints."""
@@ -114,6 +119,8 @@ def layer_norm_grad(
             if OF_X:
                 if WEIGHTED:
                     slope = slope * load_piece(weight, at, j, ROWS, BLOCK)
+                if N == 1:
+                    slope = shift  # its own mean, but for the rounding of a multiply-add
                 store_piece(dx, at, j, scale * (slope - shift - unit * share))
         weight_sums = new_weight
         bias_sums = new_bias

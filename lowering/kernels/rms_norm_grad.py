@@ -29,12 +29,12 @@ from tile_backend.lowering.kernels.row_walk import (
     walk_grid,
     zero_sums,
 )
-from tile_backend.lowering.kernels.rows import load_piece, store_piece
+from tile_backend.lowering.kernels.rows import load_piece, part_of_row, store_piece
 
 SHORT = {1: 4}
 RESIDENT = {2: 3, 4: 2}
 """Pieces of a row, several rows to a piece or one -> quarters of 32 warps; see row_hints."""
-MOST_HELD = {3: BOTH, 8: X}
+MOST_HELD = {1: BOTH, 8: X}
 """Pieces of a row -> what is held."""
 
 
@@ -86,9 +86,9 @@ def rms_norm_grad(
                 slope = load_piece(dout, at, j, ROWS, BLOCK)
                 slopes = (*slopes, slope)
                 slope = slope_of(slope, weight, at, j, offset, WEIGHTED)
-                products = products + slope * piece
+                products = products + (slope * part_of_row(N)) * piece
         scale = ct.rsqrt(ct.sum(squares, axis=1, keepdims=True) / N + eps)
-        share = ct.sum(products, axis=1, keepdims=True) / N * scale
+        share = ct.sum(products, axis=1, keepdims=True) / (N * part_of_row(N)) * scale
         new: tuple[ct.Tile, ...] = ()
         for j in ct.static_iter(range(-(-N // BLOCK))):
             unit = pieces[j] if HELD != NEITHER else load_piece(x, at, j, ROWS, BLOCK)
