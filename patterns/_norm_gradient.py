@@ -239,7 +239,7 @@ def backward_of_layer_norm(
         bias_parts=parts if "bias" in needed else 0,
         of_x="x" in needed,
     )
-    gains = {
+    gains: dict[str, torch.Tensor | None] = {
         name: summed(each, arguments[name])
         for name, each in zip(("weight", "bias"), sums, strict=True)
         if name in needed

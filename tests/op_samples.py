@@ -169,7 +169,7 @@ def _norm_gradients() -> list[Case]:
 
 
 def _other_gradients() -> list[Case]:
-    three = {name: (3, 5, 37) for name in ("dout", "gate", "up")}
+    three = dict.fromkeys(("dout", "gate", "up"), (3, 5, 37))
     pair = {"dq": (2, 4, 5, 10), "dk": (2, 2, 5, 10)}
     cases = [
         Case("silu_mul_grad", {**three, "alpha": 1.702}),

@@ -23,6 +23,7 @@ from tile_backend.lowering.kernels.norm_grad_plan import (
 from tile_backend.lowering.kernels.norm_plan import check_rows
 from tile_backend.lowering.kernels.row_layout import merged, row_hints, row_tile
 from tile_backend.lowering.kernels.row_walk import (
+    extended,
     store_sums,
     tile_at,
     tiles_of,
@@ -31,6 +32,7 @@ from tile_backend.lowering.kernels.row_walk import (
 )
 from tile_backend.lowering.kernels.rows import (
     load_piece,
+    load_rows,
     row_mean_of_any,
     store_piece,
     within_row,
@@ -55,6 +57,16 @@ def centred(
     """Piece j of x - mean, 0 beyond the N features; x is read again unless it is HELD."""
     piece = pieces[j] if HELD != NEITHER else load_piece(x, at, j, mean.shape[0], BLOCK)
     return within_row(piece - mean, j, N)
+
+
+def weighted(
+    slope: ct.Tile, weight: ct.Array, at: tuple[int, ...], j: int, WEIGHTED: bool
+) -> ct.Tile:
+    """dout * weight: the gradient of the normalised row."""
+    if WEIGHTED:
+        ROWS, BLOCK = slope.shape
+        slope = slope * load_piece(weight, at, j, ROWS, BLOCK)
+    return slope
 
 
 def layer_norm_grad(
@@ -83,10 +95,8 @@ def layer_norm_grad(
     bias_sums = zero_sums(N, ROWS, BLOCK, OF_BIAS)
     for number in range(ct.bid(0), tiles_of(x, ROWS), ct.num_blocks(0)):
         at = tile_at(x, number, ROWS)
-        pieces: tuple[ct.Tile, ...] = ()
+        pieces = load_rows(x, at, N, ROWS, BLOCK)
         slopes: tuple[ct.Tile, ...] = ()
-        for j in ct.static_iter(range(-(-N // BLOCK))):
-            pieces = (*pieces, load_piece(x, at, j, ROWS, BLOCK))
         mean = row_mean_of_any(pieces, N)
         squares = ct.zeros((ROWS, BLOCK), ct.float32)
         total = ct.zeros((ROWS, BLOCK), ct.float32)
@@ -97,8 +107,7 @@ def layer_norm_grad(
             if OF_X:
                 slope = load_piece(dout, at, j, ROWS, BLOCK)
                 slopes = (*slopes, slope)
-                if WEIGHTED:
-                    slope = slope * load_piece(weight, at, j, ROWS, BLOCK)
+                slope = weighted(slope, weight, at, j, WEIGHTED)
                 total = total + slope
                 products = products + slope * piece
         scale = ct.rsqrt(ct.sum(squares, axis=1, keepdims=True) / N + eps)
@@ -108,17 +117,12 @@ def layer_norm_grad(
         new_bias: tuple[ct.Tile, ...] = ()
         for j in ct.static_iter(range(-(-N // BLOCK))):
             unit = centred(x, pieces, at, j, mean, N, BLOCK, HELD) * scale
-            if HELD == BOTH and OF_X:
-                slope = slopes[j]
-            else:
-                slope = load_piece(dout, at, j, ROWS, BLOCK)
-            if OF_WEIGHT:
-                new_weight = (*new_weight, weight_sums[j] + slope * unit)
-            if OF_BIAS:
-                new_bias = (*new_bias, bias_sums[j] + slope)
+            kept = HELD == BOTH and OF_X
+            slope = slopes[j] if kept else load_piece(dout, at, j, ROWS, BLOCK)
+            new_weight = extended(new_weight, weight_sums, j, slope * unit, OF_WEIGHT)
+            new_bias = extended(new_bias, bias_sums, j, slope, OF_BIAS)
             if OF_X:
-                if WEIGHTED:
-                    slope = slope * load_piece(weight, at, j, ROWS, BLOCK)
+                slope = weighted(slope, weight, at, j, WEIGHTED)
                 if N == 1:
                     slope = shift  # its own mean, but for the rounding of a multiply-add
                 store_piece(dx, at, j, scale * (slope - shift - unit * share))

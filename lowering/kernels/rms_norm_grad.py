@@ -23,6 +23,7 @@ from tile_backend.lowering.kernels.norm_grad_plan import (
 from tile_backend.lowering.kernels.norm_plan import check_rows
 from tile_backend.lowering.kernels.row_layout import merged, row_hints, row_tile
 from tile_backend.lowering.kernels.row_walk import (
+    extended,
     store_sums,
     tile_at,
     tiles_of,
@@ -93,12 +94,9 @@ def rms_norm_grad(
         for j in ct.static_iter(range(-(-N // BLOCK))):
             unit = pieces[j] if HELD != NEITHER else load_piece(x, at, j, ROWS, BLOCK)
             unit = unit * scale
-            if HELD == BOTH and OF_X:
-                slope = slopes[j]
-            else:
-                slope = load_piece(dout, at, j, ROWS, BLOCK)
-            if OF_WEIGHT:
-                new = (*new, sums[j] + slope * unit)
+            kept = HELD == BOTH and OF_X
+            slope = slopes[j] if kept else load_piece(dout, at, j, ROWS, BLOCK)
+            new = extended(new, sums, j, slope * unit, OF_WEIGHT)
             if OF_X:
                 slope = slope_of(slope, weight, at, j, offset, WEIGHTED)
                 result = scale * (slope - unit * share)

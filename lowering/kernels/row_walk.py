@@ -47,6 +47,15 @@ def zero_sums(N: int, ROWS: int, BLOCK: int, WANTED: bool) -> tuple[ct.Tile, ...
     return sums
 
 
+def extended(
+    sums: tuple[ct.Tile, ...], old: tuple[ct.Tile, ...], j: int, piece: ct.Tile, WANTED: bool
+) -> tuple[ct.Tile, ...]:
+    """The sums with that of piece j behind them: the old one and the piece."""
+    if WANTED:
+        sums = (*sums, old[j] + piece)
+    return sums
+
+
 def store_sums(parts: ct.Array, sums: tuple[ct.Tile, ...]) -> None:
     """Add up the rows of the tile, and store them as this block's row of parts [blocks, N]."""
     for j in ct.static_iter(range(len(sums))):
