@@ -23,6 +23,7 @@ from tile_backend.lowering.fusion import Gradient, Op, Run
 PARTS = {1024: 1024, 4096: 384, 8192: 256}
 """Widest row -> shares: about as many blocks as one multiprocessor holds, times 128."""
 FEWEST_PARTS = 128
+DYNAMIC_PARTS = 384
 PIECE = 1024
 """Rows that are shorter are handled several at a time."""
 
@@ -30,9 +31,11 @@ PIECE = 1024
 def parts_of(x: torch.Tensor) -> int:
     """How many shares the rows of x [..., D] are divided into, by its shape alone.
 
-    A constant where the number of rows is dynamic: no guard, and a share may have no row.
+    A constant where a size is dynamic: no guard, and a share may have no row.
     """
-    width = int(x.shape[-1])
+    width = x.shape[-1]
+    if not isinstance(width, int):
+        return DYNAMIC_PARTS
     most = next((parts for widest, parts in PARTS.items() if width <= widest), FEWEST_PARTS)
     rows = 1
     for size in x.shape[:-1]:

@@ -81,6 +81,7 @@ FUSION = Fusion(
             gradient=_gate_gradient.GELU_MUL,
         ),
         _gate_gradient.GELU_MUL_GRAD,
+        _gate_gradient.GELU_MUL_GRAD_PACKED,
     ),
     holes={"gate": Tensor("... D"), "up": Tensor("... D")},
     spellings=(

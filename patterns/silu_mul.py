@@ -69,6 +69,7 @@ FUSION = Fusion(
             gradient=_gate_gradient.SILU_MUL,
         ),
         _gate_gradient.SILU_MUL_GRAD,
+        _gate_gradient.SILU_MUL_GRAD_PACKED,
     ),
     holes={"gate": Tensor("... D"), "up": Tensor("... D"), "alpha": Scalar()},
     spellings=(

@@ -20,6 +20,7 @@ OPS = [op for op in kernel_compile.OPS if not op.startswith("attention_grad")]
 ROWS = (
     *("rms_norm", "add_rms_norm", "rms_norm_add", "layer_norm", "softmax", "silu_mul", "gelu_mul"),
     *("rms_norm_grad", "layer_norm_grad", "softmax_grad", "silu_mul_grad", "gelu_mul_grad"),
+    *("silu_mul_grad_packed", "gelu_mul_grad_packed"),
 )
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -34,6 +35,7 @@ def rows(op: str, leading: tuple[int, ...], width: int, dtype: torch.dtype) -> A
         return torch.randn(*shape, generator=generator).to(dtype)
 
     x = random(*leading, width)
+    op = op.removesuffix("_packed")
     if op.endswith("_grad"):
         return gradient_rows(op, rows(op.removesuffix("_grad"), leading, width, dtype))
     if op == "softmax":

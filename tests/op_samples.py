@@ -174,7 +174,9 @@ def _other_gradients() -> list[Case]:
     cases = [
         Case("silu_mul_grad", {**three, "alpha": 1.702}),
         Case("silu_mul_grad", {**three, "of_gate": False}),
+        Case("silu_mul_grad_packed", {**three, "up_first": True}),
         Case("gelu_mul_grad", three),
+        Case("gelu_mul_grad_packed", {**three, "approximate": "tanh"}),
         Case("gelu_mul_grad", {**three, "approximate": "tanh", "of_up": False}),
         Case("softmax_grad", {"dout": (3, 5, 37), "x": (3, 5, 37)}),
     ]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.inductor_code import code_of
+from tests.inductor_code import body, code_of, first_call, launches
 from tests.test_inductor_ir_training import calls, joint_parts, saved_kilobytes
 from tile_backend.lowering import custom_op, oracle, recompute
 from tile_backend.lowering.launch_place import force_direct_launch
@@ -134,6 +134,37 @@ def test_a_dynamic_number_of_rows_makes_no_other_graph() -> None:
             assert verdict, str(verdict)
     assert len(compiles) == 1
     assert [given["weight_parts"] for given in nodes] == [PARTS[1024]]
+
+
+@pytest.mark.parametrize("up_first", (False, True))
+def test_gradients_of_packed_halves_are_not_copied(up_first: bool) -> None:
+    def function(x: torch.Tensor, project: torch.Tensor) -> torch.Tensor:
+        gate, up = (x @ project).chunk(2, -1)[:: -1 if up_first else 1]
+        return ops.silu_mul(gate, up)
+
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    values = [torch.randn(shape, requires_grad=True) for shape in ((32, 64), (64, 48))]
+
+    def step(call: Any, values: list[torch.Tensor]) -> list[torch.Tensor]:
+        slope = torch.linspace(-1, 1, 32 * 24).view(32, 24).to(values[0].dtype)
+        return list(torch.autograd.grad(call(*values), values, slope))
+
+    once = torch.compile(function)
+    ours, (_, backward) = first_call(lambda: step(once, values))
+    assert [line for line in body(backward) if "cpp_fused" in line] == []
+    (line,) = launches(backward)
+    assert "_tg.silu_mul_grad_packed(" in line
+    reference = custom_op.record("silu_mul").op.reference
+
+    def plain(x: torch.Tensor, project: torch.Tensor) -> torch.Tensor:
+        gate, up = (x @ project).chunk(2, -1)[:: -1 if up_first else 1]
+        result: torch.Tensor = reference(gate, up)
+        return result
+
+    wide = [value.detach().double().requires_grad_() for value in values]
+    verdict = oracle.within_budget(ours, step(oracle.float64(plain), wide), step(plain, values))
+    assert verdict, str(verdict)
 
 
 def test_a_result_that_nobody_needs_is_not_allocated() -> None:

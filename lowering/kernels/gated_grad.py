@@ -71,6 +71,26 @@ def plan_gated_grad(
     return launch_plan.launch(kernel(function, occupancy=RESIDENT_WARPS // 4), grid, args)
 
 
+def halves(
+    outputs: tuple[torch.Tensor | None, ...], arguments: Mapping[str, Any]
+) -> tuple[torch.Tensor | None, ...]:
+    """The gradients of gate and up as views of one tensor that has both."""
+    (both,) = outputs
+    if both is None:
+        return None, None
+    first, second = both.chunk(2, dim=-1)
+    return (second, first) if arguments.get("up_first", False) else (first, second)
+
+
+def packed_samples(attributes: Mapping[str, Any]) -> list[Sample]:
+    """Gate and up, and their gradients, as halves of one tensor."""
+    x, both = (torch.empty(4, 16, 22016, dtype=torch.bfloat16, device="meta") for _ in range(2))
+    gate, up = x.chunk(2, dim=-1)
+    dout = torch.empty(gate.shape, dtype=torch.bfloat16, device="meta")
+    arguments = {"dout": dout, "gate": gate, "up": up, **attributes, "up_first": False}
+    return [("packed", arguments, (both,))]
+
+
 def gated_grad_samples(attributes: Sequence[Mapping[str, Any]]) -> list[Sample]:
     """Each set of attributes on flat tensors; the first also packed, ragged, and with one gradient
     only.
