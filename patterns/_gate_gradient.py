@@ -142,8 +142,10 @@ def apart(gate: torch.Tensor, up: torch.Tensor) -> int:
     """
     width = gate.shape[-1] if gate.dim() > 1 else 0
     distance = up.storage_offset() - gate.storage_offset()
-    known = all(isinstance(n, int) for n in (width, distance, *gate.stride()[-2:]))
-    if not known or gate.shape != up.shape or abs(distance) != width:
+    known = all(isinstance(n, int) for n in (width, *gate.stride()[-2:]))
+    if not (known and isinstance(distance, int)) or gate.shape != up.shape:
+        return 0
+    if abs(distance) != width:
         return 0
     rows = (2 * width, 1)
     return distance if gate.stride()[-2:] == rows == up.stride()[-2:] else 0
