@@ -15,7 +15,7 @@ from tests.inductor_code import body, code_of, first_call, launches
 from tests.test_inductor_ir_training import calls, joint_parts, saved_kilobytes
 from tile_backend.lowering import custom_op, oracle, recompute
 from tile_backend.lowering.launch_place import force_direct_launch
-from tile_backend.patterns._norm_gradient import PARTS
+from tile_backend.patterns._norm_gradient import DYNAMIC_PARTS
 
 ops = torch.ops.tilegym
 MARKED = {"joint_custom_post_pass": recompute.RecomputeCheapOps()}
@@ -59,7 +59,7 @@ def test_kernels_run_backward_where_they_run_forward() -> None:
     values = inputs(True, True, True)
     there = on_a_gpu(layer, values)
     assert calls(there["forward"]) == ["add_rms_norm", "silu_mul"]
-    assert calls(there["backward"]) == ["silu_mul_grad", "rms_norm_grad"]
+    assert calls(there["backward"]) == ["silu_mul_grad_packed", "rms_norm_grad"]
     here = joint_parts(layer, values)
     assert calls(here["forward"]) == ["add_rms_norm", "silu_mul"]
     assert calls(here["backward"]) == []
@@ -91,7 +91,7 @@ def test_no_more_is_saved_than_where_the_reference_is_differentiated() -> None:
     there = on_a_gpu(chain, values, **MARKED)
     assert saved_kilobytes(there["forward"]) <= saved_kilobytes(here["forward"])
     backward = calls(there["backward"])
-    assert [backward.count(name) for name in ("rms_norm_grad", "silu_mul_grad")] == [3, 3]
+    assert [backward.count(name) for name in ("rms_norm_grad", "silu_mul_grad_packed")] == [3, 3]
     assert backward.count("add_rms_norm") == 3, "the normed rows are computed again, not saved"
 
 
@@ -133,7 +133,7 @@ def test_a_dynamic_number_of_rows_makes_no_other_graph() -> None:
             )
             assert verdict, str(verdict)
     assert len(compiles) == 1
-    assert [given["weight_parts"] for given in nodes] == [PARTS[1024]]
+    assert [given["weight_parts"] for given in nodes] == [DYNAMIC_PARTS]
 
 
 @pytest.mark.parametrize("up_first", (False, True))

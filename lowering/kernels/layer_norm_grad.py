@@ -39,7 +39,8 @@ from tile_backend.lowering.kernels.rows import (
 )
 
 RESIDENT = {1: 3, 3: 2}
-"""Pieces of a row -> quarters of 32 warps; see row_layout.row_hints."""
+FROZEN = {1: 4, 2: 3, 3: 2}
+"""Pieces of a row -> quarters of 32 warps, see row_hints: with sums for the gains, and without."""
 MOST_HELD = {2: BOTH, 7: X}
 """Pieces of a row -> what is held."""
 
@@ -145,9 +146,10 @@ def plan(
         return None
     tile = row_tile(width)
     into, x, gain, dout = merged((x if dx is None else dx, x, gain_rows(x, weight), dout))
+    quarters = RESIDENT if any(sums is not None for sums in parts) else FROZEN
     flags = (weight is not None, *(out is not None for out in (dx, *parts)))
     return launch_plan.launch(
-        kernel(layer_norm_grad, **row_hints(width, RESIDENT)),
+        kernel(layer_norm_grad, **row_hints(width, quarters)),
         walk_grid(into, tile.rows, parts),
         (
             *(dout, x, gain, into, *(x if sums is None else sums for sums in parts)),

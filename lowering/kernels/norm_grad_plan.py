@@ -43,11 +43,10 @@ ROWS: tuple[tuple[str, tuple[int, ...], torch.dtype | None], ...] = (
     ("usual", (64, 4096), torch.bfloat16),
     ("between", (64, 5120), torch.bfloat16),
     ("large", (64, 8192), torch.bfloat16),
-    ("one_row", (1, 16384), torch.bfloat16),
     ("widest", (4, 32768), torch.bfloat16),
     ("weightless", (64, 1000), None),
 )
-"""Names, shapes and dtypes of the weight of the samples: every row tile and count of pieces."""
+"""Names, shapes and dtypes of the weight of the samples: row tiles, counts of pieces."""
 
 
 def norm_grad_samples(gains: tuple[str, ...], attributes: Mapping[str, Any]) -> list[Sample]:

@@ -34,7 +34,10 @@ from tile_backend.lowering.kernels.rows import load_piece, part_of_row, store_pi
 
 SHORT = {1: 4}
 RESIDENT = {2: 3, 4: 2}
-"""Pieces of a row, several rows to a piece or one -> quarters of 32 warps; see row_hints."""
+FROZEN = {2: 4, 4: 2}
+"""Pieces of a row -> quarters of 32 warps, see row_hints: several rows to a piece, one, and one
+without sums for the weight.
+"""
 MOST_HELD = {1: BOTH, 8: X}
 """Pieces of a row -> what is held."""
 
@@ -122,9 +125,10 @@ def plan(
     tile = row_tile(width)
     given = [gain_rows(x, weight), dout, x if added is None else added]
     into, x, weight_rows, dout, more = merged((x if dx is None else dx, x, *given))
+    quarters = SHORT if tile.rows > 1 else FROZEN if parts is None else RESIDENT
     flags = (weight is not None, added is not None, dx is not None, parts is not None)
     return launch_plan.launch(
-        kernel(rms_norm_grad, **row_hints(width, SHORT if tile.rows > 1 else RESIDENT)),
+        kernel(rms_norm_grad, **row_hints(width, quarters)),
         walk_grid(into, tile.rows, (parts,)),
         (
             *(dout, x, weight_rows, more, into, x if parts is None else parts),
