@@ -39,7 +39,7 @@ from tile_backend.lowering.kernels.rows import (
 )
 
 RESIDENT = {1: 3, 3: 2}
-FROZEN = {1: 4, 2: 3, 3: 2}
+FROZEN = {2: 3, 3: 2}
 """Pieces of a row -> quarters of 32 warps, see row_hints: with sums for the gains, and without."""
 MOST_HELD = {2: BOTH, 7: X}
 """Pieces of a row -> what is held."""

@@ -76,6 +76,10 @@ EXCEPTIONS = (
         "16 values of x and of dout in registers of each thread, and three sums over the row",
     ),
     Exempt(
+        *("warps", "layer_norm_grad-weightless", ("sm_90", "sm_100", "sm_120"), 4),
+        "rows whose last piece is masked: at 32 warps 3 loads and 3 stores of spills on sm_100",
+    ),
+    Exempt(
         *("warps", "softmax_grad-vocabulary", ARCHITECTURES, 16),
         "x in bfloat16 and dout in float32 of a long row: at 24 warps 5 spills on sm_90",
     ),
