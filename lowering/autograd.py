@@ -140,8 +140,7 @@ def _declared(
         with torch.no_grad(), reference.without_autocast(given[0].device.type):
             return gradient.backward(run, arguments, results, cotangents, needed)
 
-    saving = gradient.saving or op.name
-    return _function(op, lambda: other(saving), signature, backward, gradient.kept)
+    return _function(op, lambda: other(op.in_training), signature, backward, gradient.kept)
 
 
 def _function(

@@ -112,6 +112,11 @@ class Op:
     steps: Callable[[Run, Mapping[str, Any], int], Any] | None = None
     stands_for: tuple[str, ...] = ()
 
+    @property
+    def in_training(self) -> str:
+        """The name of the op that runs forward for a declared gradient: often its own."""
+        return (self.gradient.saving if self.gradient else "") or self.name
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Spelling:
