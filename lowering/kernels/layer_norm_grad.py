@@ -141,7 +141,7 @@ def plan(
     """
     dout, x, weight = (arguments[name] for name in ("dout", "x", "weight"))
     dx, *parts = wanted(outputs)
-    width = check_rows({"x": x, "dout": dout}, {"weight": weight})
+    width = check_rows({"dout": dout, "x": x}, {"weight": weight})
     if dx is None and not any(sums is not None for sums in parts):
         return None
     tile = row_tile(width)

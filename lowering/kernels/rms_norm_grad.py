@@ -118,7 +118,7 @@ def plan(
     """
     dout, x, weight, added = (arguments[name] for name in ("dout", "x", "weight", "added"))
     dx, parts = wanted(outputs)
-    rows = {"x": x, "dout": dout, **({} if added is None else {"added": added})}
+    rows = {"dout": dout, "x": x, **({} if added is None else {"added": added})}
     width = check_rows(rows, {"weight": weight})
     if dx is None and parts is None:
         return None

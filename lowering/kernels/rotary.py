@@ -51,12 +51,13 @@ def plan(
 def plan_turn(
     arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], back: bool = False
 ) -> Launch | None:
-    """back: x is the gradient of a result, and the output that of the argument."""
+    """back: from `dout`, the gradient of a result, to that of the argument."""
     (out,) = outputs
     if out is None or launch_plan.is_empty(outputs):
         return None
-    x, out = four_axes("x", arguments["x"]), four_axes("x", out)
-    shape = plan_rotary(arguments, x=x)
+    name = "dout" if back else "x"
+    x, out = four_axes(name, arguments[name]), four_axes(name, out)
+    shape = plan_rotary(arguments, **{name: x})
     sizes = (shape.heads, shape.tile_heads, shape.table_heads, shape.positions)
     return launch_plan.launch(
         kernel(rotary, **HINTS),

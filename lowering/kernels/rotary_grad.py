@@ -15,8 +15,7 @@ def plan(
     arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
 ) -> Launch | None:
     """See launch_plan. dout [..., D] of rank 1 to 4 and any strides; outputs: (like dout,)."""
-    given = {**arguments, "x": arguments["dout"], "rounding": "once"}
-    return rotary.plan_turn(given, outputs, back=True)
+    return rotary.plan_turn({**arguments, "rounding": "once"}, outputs, back=True)
 
 
 def samples() -> list[Sample]:

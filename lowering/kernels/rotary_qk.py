@@ -78,16 +78,18 @@ def plan(
 def plan_turn(
     arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], back: bool = False
 ) -> Launch | None:
-    """back: q and k are the gradients of results, and the outputs those of the arguments."""
+    """back: from `dq` and `dk`, the gradients of results, to those of the arguments."""
+    names = ("dq", "dk") if back else ("q", "k")
     q_out, k_out = outputs
     if q_out is None or k_out is None:
-        name, out = ("q", q_out) if k_out is None else ("k", k_out)
-        return rotary.plan_turn({**arguments, "x": arguments[name]}, (out,), back)
+        name, out = (names[0], q_out) if k_out is None else (names[1], k_out)
+        alone = "dout" if back else "x"
+        return rotary.plan_turn({**arguments, alone: arguments[name]}, (out,), back)
     if launch_plan.is_empty(outputs):
         return None
-    q, k = (four_axes(name, arguments[name]) for name in ("q", "k"))
-    q_out, k_out = four_axes("q", q_out), four_axes("k", k_out)
-    shape = plan_rotary(arguments, q=q, k=k)
+    q, k = (four_axes(name, arguments[name]) for name in names)
+    q_out, k_out = four_axes(names[0], q_out), four_axes(names[1], k_out)
+    shape = plan_rotary(arguments, **dict(zip(names, (q, k), strict=True)))
     check_pair(q, k, shape.heads, shape.table_heads)
     positions, q_tiles, batch = shape.grid(q)
     k_heads = min(next_power_of_two(k.shape[shape.heads]), shape.tile_heads)

@@ -15,8 +15,7 @@ def plan(
     arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
 ) -> Launch | None:
     """See launch_plan. dq and dk [..., D] of rank 1 to 4, any strides; outputs: like them."""
-    pair = {"q": arguments["dq"], "k": arguments["dk"], "rounding": "once"}
-    return rotary_qk.plan_turn({**arguments, **pair}, outputs, back=True)
+    return rotary_qk.plan_turn({**arguments, "rounding": "once"}, outputs, back=True)
 
 
 def samples() -> list[Sample]:
