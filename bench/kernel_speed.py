@@ -77,7 +77,33 @@ def row_cases() -> list[Case]:
         gate = (rows, 14336)
         cases.append(Case(f"{op} {rows}x14336", op, {"gate": gate, "up": gate}))
     cases.append(Case("softmax 8192x4096", "softmax", {"x": (PREFILL, 4096)}))
-    return cases
+    return [*cases, *gradient_cases()]
+
+
+def gradient_cases() -> list[Case]:
+    """Their backward at 8192 rows; the sums over rows in the parts that a model's have."""
+    cases = []
+    for width, parts in ((4096, 384), (8192, 256)):
+        x, gain, size = (PREFILL, width), (width,), f"{PREFILL}x{width}"
+        rows = {"dout": x, "x": x, "weight": gain}
+        sums = {"eps": 1e-6, "weight_parts": parts}
+        added = {**rows, "added": x}
+        cases += [
+            Case(f"backward of norm {size}", "rms_norm_grad", rows, {"added": None, **sums}),
+            Case(f"backward of add and norm {size}", "rms_norm_grad", added, sums),
+            Case(
+                f"backward of layer norm {size}",
+                "layer_norm_grad",
+                rows,
+                {**sums, "bias_parts": parts},
+            ),
+        ]
+    gate = (PREFILL, 14336)
+    for op in ("silu_mul_grad", "gelu_mul_grad"):
+        title = f"backward of {op.removesuffix('_grad')} {PREFILL}x14336"
+        cases.append(Case(title, op, {"dout": gate, "gate": gate, "up": gate}))
+    scores = {"dout": (PREFILL, 4096), "x": (PREFILL, 4096)}
+    return [*cases, Case("backward of softmax 8192x4096", "softmax_grad", scores)]
 
 
 def head_cases() -> list[Case]:

@@ -2,8 +2,8 @@
 
 Derived: recompute the reference under grad, and differentiate. Only inputs are saved. Traced by
 AOTAutograd, the recomputation is ordinary ATen in the joint graph, which the partitioner and
-Inductor treat like any other code. Declared (`fusion.Gradient`): another op runs forward, whose
-results are saved beside the inputs, and the joint graph has it and the ops of its backward.
+Inductor treat like any other code. Declared (`fusion.Gradient`): the joint graph has the ops of its
+backward, and their kernels run where the op's own does; where no kernel runs, derived is cheaper.
 No work is done for inputs that need no gradient, nor for results that received none. Second
 derivatives and forward-mode AD raise.
 """
@@ -20,6 +20,7 @@ from torch.autograd import forward_ad
 from tile_backend.lowering import reference
 from tile_backend.lowering import unavailable_derivatives as unavailable
 from tile_backend.lowering.fusion import Gradient, Op
+from tile_backend.lowering.launch_place import launches_on
 from tile_backend.lowering.signature import Signature
 
 Gradients = Mapping[str, torch.Tensor | None]
@@ -37,8 +38,9 @@ def register(
 
     Our own, because torch.library.register_autograd drops forward-mode tangents silently.
     """
-    derived = _function(op, lambda: overload, signature, functools.partial(_derived, op), saves=0)
+    derived = _function(op, lambda: overload, signature, functools.partial(_derived, op), kept=())
     declared = op.gradient and _declared(op, op.gradient, overload, signature)
+    interpreted = overload._overloadname != "default"
 
     def kernel(*args: Any) -> Any:
         if forward_ad._current_level >= 0:
@@ -57,8 +59,10 @@ def register(
         values = tuple(map(savable, values))
         if op.gradient and declared:
             arguments = dict(zip(signature.names, values, strict=True))
-            if op.gradient.applies(arguments, needed):
-                return reference.untupled(declared.apply(*values)[: signature.results])
+            runs = interpreted or op.gradient.always or launches_on(args[0].device)
+            if runs and op.gradient.applies(arguments, needed):
+                results = reference.as_tuple(declared.apply(*values))
+                return reference.untupled(results[: signature.results])
         return derived.apply(*values)
 
     library.impl(overload, kernel, "Autograd")
@@ -130,12 +134,13 @@ def _declared(
         cotangents: Sequence[torch.Tensor | None],
         needed: Sequence[str],
     ) -> Gradients:
-        if all(cotangent is None for cotangent in cotangents):
+        given = [cotangent for cotangent in cotangents if cotangent is not None]
+        if not given:
             return {}
-        with torch.no_grad(), reference.without_autocast(results[0].device.type):
+        with torch.no_grad(), reference.without_autocast(given[0].device.type):
             return gradient.backward(run, arguments, results, cotangents, needed)
 
-    return _function(op, lambda: other(gradient.saving), signature, backward, saves=None)
+    return _function(op, lambda: other(op.in_training), signature, backward, gradient.kept)
 
 
 def _function(
@@ -143,12 +148,12 @@ def _function(
     runs: Callable[[], torch._ops.OpOverload],
     signature: Signature,
     differentiated: Backward,
-    saves: int | None,
+    kept: tuple[int, ...],
 ) -> type[torch.autograd.Function]:
     """One Function class per op, so that `grad_fn` names the op in anomaly traces.
 
     runs: the op that is run forward; the results that it has beside those of `op` come last, and
-    have no gradient. saves: how many of its results are saved; None for all.
+    have no gradient. kept: which of its results are saved.
     """
     tensors = sum(signature.is_tensor)
 
@@ -160,7 +165,7 @@ def _function(
         results = reference.as_tuple(output)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*results[signature.results :])
-        ctx.save_for_backward(*inputs[:tensors], *results[:saves])
+        ctx.save_for_backward(*inputs[:tensors], *(results[i] for i in kept))
         ctx.scalars = inputs[tensors:]
 
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:

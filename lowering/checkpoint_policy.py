@@ -71,8 +71,7 @@ def saves(answer: Any) -> bool:
 def site_op(op: Any) -> custom_op.Record | None:
     """The op that sites have, for one of our ops that runs; None for any other op."""
     for record in custom_op.records():
-        saving = record.op.gradient.saving if record.op.gradient else record.op.name
-        runs = (record, custom_op.record(saving))
+        runs = (record, custom_op.record(record.op.in_training))
         if any(op in (one.overload, one.interpreted) for one in runs):
             return record
     return None

@@ -70,17 +70,21 @@ Run = Callable[..., Any]
 class Gradient:
     """A backward made of other ops of the fusion. An op without one recomputes its reference.
 
-    saving:   the op that runs forward in its place: the same parameters; the same results, and
-              after them what the backward needs beside the arguments.
     applies:  (arguments, names of those that need a gradient) -> whether this backward has them;
               where it has not, the reference is recomputed.
-    backward: (run, arguments, results of `saving`, gradients of the op's results, names that need a
-              gradient) -> gradients by name.
+    backward: (run, arguments, kept results of what ran forward, gradients of the op's results (None
+              where there is none), names that need a gradient) -> gradients by name.
+    saving:   the op that runs forward in its place: the same parameters; the same results, and
+              after them what the backward needs beside the arguments. "" is the op itself.
+    kept:     which results of that op `backward` gets.
+    always:   better than the reference's own derivative also where no kernel runs.
     """
 
-    saving: str
     applies: Callable[[Mapping[str, Any], Sequence[str]], bool]
     backward: Callable[..., Mapping[str, torch.Tensor | None]]
+    saving: str = ""
+    kept: tuple[int, ...] = ()
+    always: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +111,11 @@ class Op:
     gradient: Gradient | None = None
     steps: Callable[[Run, Mapping[str, Any], int], Any] | None = None
     stands_for: tuple[str, ...] = ()
+
+    @property
+    def in_training(self) -> str:
+        """The name of the op that runs forward for a declared gradient: often its own."""
+        return (self.gradient.saving if self.gradient else "") or self.name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -26,6 +26,7 @@ from torch._inductor.virtualized import V
 
 from tile_backend.lowering import custom_op, gate, provenance
 from tile_backend.lowering.fusion import Fusion
+from tile_backend.lowering.launch_place import force_direct_launch, launches_on
 from tile_backend.lowering.node import Size
 from tile_backend.lowering.signature import REQUIRED
 from tile_backend.lowering.site_kernels import LaunchSite
@@ -35,8 +36,6 @@ __all__ = ["CustomGraphPass", "force_direct_launch", "install", "written_launche
 
 IMPORT = "import tile_backend.lowering.launch_abi1 as _tg"
 
-_COMPILER_CONFIG: Any = torch.compiler.config  # its methods are installed at import
-_forced: contextvars.ContextVar[bool] = contextvars.ContextVar("force_direct_launch", default=False)
 _written: contextvars.ContextVar[list[LaunchSite] | None] = contextvars.ContextVar(
     "written_launches", default=None
 )
@@ -51,20 +50,6 @@ def install(fusions: Iterable[Fusion]) -> None:
         if op.name not in _installed:
             _installed.add(op.name)
             _register(custom_op.record(op.name))
-
-
-@contextlib.contextmanager
-def force_direct_launch() -> Iterator[None]:
-    """For tests without a GPU: what is compiled inside launches directly on CPU buffers too.
-
-    The launcher then computes the reference. Compiled code differs, so the cache keys must.
-    """
-    token = _forced.set(True)
-    try:
-        with _COMPILER_CONFIG.patch(cache_key_tag="tilegym.force_direct_launch"):
-            yield
-    finally:
-        _forced.reset(token)
 
 
 @contextlib.contextmanager
@@ -97,7 +82,7 @@ def _launches_directly() -> bool:
     """Is the current node's result on a GPU, and the generated code Python?"""
     if V.graph.cpp_wrapper or getattr(V.graph, "fx_wrapper", False):
         return False
-    return _forced.get() or _fakes()[0].device.type == "cuda"
+    return launches_on(_fakes()[0].device)
 
 
 def _fakes() -> Sequence[torch.Tensor]:

@@ -69,4 +69,7 @@ def grad_sinks(sinks: torch.Tensor, lse: torch.Tensor, delta: torch.Tensor) -> t
     return -(weights * delta).sum((0, 2)).reshape(sinks.shape).to(sinks.dtype)
 
 
-GRADIENT = Gradient(saving="attention_with_lse", applies=applies, backward=backward)
+GRADIENT = Gradient(
+    applies=applies, backward=backward, saving="attention_with_lse", kept=(0, 1), always=True
+)
+"""Also where no kernel runs: it keeps less."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tile_backend.lowering.fusion import Fusion, Op, Shape, Spelling, Tensor
+from tile_backend.patterns import _norm_gradient
 from tile_backend.patterns import rms_norm as plain
 
 
@@ -93,8 +94,21 @@ FUSION = Fusion(
     name="add_rms_norm",
     summary="residual add + RMSNorm: norm(x + residual) with the sum, or residual + norm(x)",
     ops=(
-        Op("add_rms_norm", f"{ARGUMENTS} -> (Tensor, Tensor)", add_rms_norm, add_outputs),
-        Op("rms_norm_add", f"{ARGUMENTS} -> Tensor", rms_norm_add, post_outputs),
+        Op(
+            "add_rms_norm",
+            f"{ARGUMENTS} -> (Tensor, Tensor)",
+            add_rms_norm,
+            add_outputs,
+            gradient=_norm_gradient.ADD_RMS_NORM,
+        ),
+        Op(
+            "rms_norm_add",
+            f"{ARGUMENTS} -> Tensor",
+            rms_norm_add,
+            post_outputs,
+            gradient=_norm_gradient.RMS_NORM_ADD,
+        ),
+        _norm_gradient.RMS_NORM_GRAD,
     ),
     holes={**plain.HOLES, "residual": Tensor("... D")},
     spellings=tuple(

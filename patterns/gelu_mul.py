@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from tile_backend.lowering.fusion import Fusion, Op, Shape, Spelling, Tensor, same_as
+from tile_backend.patterns import _gate_gradient
 
 
 def tanh_gelu(x: torch.Tensor) -> torch.Tensor:
@@ -77,7 +78,10 @@ FUSION = Fusion(
             "(Tensor gate, Tensor up, str approximate='none', str rounding='activation') -> Tensor",
             gelu_mul,
             same_as("gate"),
+            gradient=_gate_gradient.GELU_MUL,
         ),
+        _gate_gradient.GELU_MUL_GRAD,
+        _gate_gradient.GELU_MUL_GRAD_PACKED,
     ),
     holes={"gate": Tensor("... D"), "up": Tensor("... D")},
     spellings=(

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from tile_backend.lowering.fusion import Fusion, Op, Scalar, Shape, Spelling, Tensor
+from tile_backend.patterns import _norm_gradient
 
 
 def layer_norm(
@@ -127,7 +128,9 @@ FUSION = Fusion(
             "(Tensor x, Tensor? weight, Tensor? bias, float eps, str rounding='once') -> Tensor",
             layer_norm,
             outputs,
+            gradient=_norm_gradient.LAYER_NORM,
         ),
+        _norm_gradient.LAYER_NORM_GRAD,
     ),
     holes={
         "x": Tensor("... D"),

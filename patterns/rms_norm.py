@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from tile_backend.lowering.fusion import Fusion, Op, Scalar, Shape, Spelling, Tensor
+from tile_backend.patterns import _norm_gradient
 
 
 def rms_norm(
@@ -165,7 +166,9 @@ FUSION = Fusion(
             " -> Tensor",
             rms_norm,
             outputs,
+            gradient=_norm_gradient.RMS_NORM,
         ),
+        _norm_gradient.RMS_NORM_GRAD,
     ),
     holes=HOLES,
     spellings=SPELLINGS,

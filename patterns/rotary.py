@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from tile_backend.lowering.fusion import Fusion, Merge, Op, Shape, Spelling, Tensor
+from tile_backend.patterns import _rotary_gradient
 
 
 def rotary(
@@ -237,14 +238,20 @@ FUSION = Fusion(
     ),
     ops=(
         Op(
-            "rotary", f"(Tensor x, Tensor cos, Tensor sin, {ATTRIBUTES}) -> Tensor", rotary, outputs
+            "rotary",
+            f"(Tensor x, Tensor cos, Tensor sin, {ATTRIBUTES}) -> Tensor",
+            rotary,
+            outputs,
+            gradient=_rotary_gradient.GRADIENT,
         ),
         Op(
             "rotary_qk",
             f"(Tensor q, Tensor k, Tensor cos, Tensor sin, {ATTRIBUTES}) -> (Tensor, Tensor)",
             rotary_qk,
             qk_outputs,
+            gradient=_rotary_gradient.GRADIENT,
         ),
+        *_rotary_gradient.OPS,
     ),
     holes={
         "x": Tensor("... D"),

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from tile_backend.lowering.fusion import Fusion, Op, Scalar, Shape, Spelling, Tensor, same_as
+from tile_backend.patterns import _gate_gradient
 
 
 def silu_mul(
@@ -65,7 +66,10 @@ FUSION = Fusion(
             "(Tensor gate, Tensor up, float alpha=1.0, str rounding='activation') -> Tensor",
             silu_mul,
             same_as("gate"),
+            gradient=_gate_gradient.SILU_MUL,
         ),
+        _gate_gradient.SILU_MUL_GRAD,
+        _gate_gradient.SILU_MUL_GRAD_PACKED,
     ),
     holes={"gate": Tensor("... D"), "up": Tensor("... D"), "alpha": Scalar()},
     spellings=(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from tile_backend.lowering.fusion import Fusion, Op, Shape, Spelling, Tensor
+from tile_backend.lowering.fusion import Fusion, Gradient, Op, Run, Shape, Spelling, Tensor, same_as
 
 
 def softmax(x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -20,6 +21,28 @@ def softmax(x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
 
 def outputs(x: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
     return torch.empty_like(x, dtype=dtype or x.dtype)
+
+
+def softmax_grad(dout: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The gradient of x: y * (dout - sum(dout * y)) with y = softmax(x), [..., D], in float32."""
+    found, slope = F.softmax(x.float(), dim=-1), dout.float()
+    return (found * (slope - (slope * found).sum(-1, keepdim=True))).to(x.dtype)
+
+
+def applies(arguments: Mapping[str, Any], needed: Sequence[str]) -> bool:
+    """Always: there is one argument."""
+    return True
+
+
+def backward(
+    run: Run,
+    arguments: Mapping[str, Any],
+    results: Sequence[torch.Tensor],
+    cotangents: Sequence[torch.Tensor],
+    needed: Sequence[str],
+) -> dict[str, torch.Tensor | None]:
+    """See Gradient. From x, not from the result: as many bytes, and not rounded."""
+    return {"x": run("softmax_grad", dout=cotangents[0], x=arguments["x"])}
 
 
 def functional(x: Any) -> Any:
@@ -43,7 +66,16 @@ def logarithm(x: Any) -> Any:
 FUSION = Fusion(
     name="softmax",
     summary="softmax over the last dimension, outside attention",
-    ops=(Op("softmax", "(Tensor x, ScalarType? dtype=None) -> Tensor", softmax, outputs),),
+    ops=(
+        Op(
+            "softmax",
+            "(Tensor x, ScalarType? dtype=None) -> Tensor",
+            softmax,
+            outputs,
+            gradient=Gradient(applies, backward),
+        ),
+        Op("softmax_grad", "(Tensor dout, Tensor x) -> Tensor", softmax_grad, same_as("x")),
+    ),
     holes={"x": Tensor("... D")},
     spellings=(
         Spelling(functional),

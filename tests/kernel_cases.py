@@ -17,7 +17,11 @@ from tile_backend.lowering.custom_op import record
 
 OPS = [op for op in kernel_compile.OPS if not op.startswith("attention_grad")]
 """But for the gradients of attention, some of whose arguments come from others."""
-ROWS = ("rms_norm", "add_rms_norm", "rms_norm_add", "layer_norm", "softmax", "silu_mul", "gelu_mul")
+ROWS = (
+    *("rms_norm", "add_rms_norm", "rms_norm_add", "layer_norm", "softmax", "silu_mul", "gelu_mul"),
+    *("rms_norm_grad", "layer_norm_grad", "softmax_grad", "silu_mul_grad", "gelu_mul_grad"),
+    *("silu_mul_grad_packed", "gelu_mul_grad_packed"),
+)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 Arguments = dict[str, Any]
@@ -31,6 +35,9 @@ def rows(op: str, leading: tuple[int, ...], width: int, dtype: torch.dtype) -> A
         return torch.randn(*shape, generator=generator).to(dtype)
 
     x = random(*leading, width)
+    op = op.removesuffix("_packed")
+    if op.endswith("_grad"):
+        return gradient_rows(op, rows(op.removesuffix("_grad"), leading, width, dtype))
     if op == "softmax":
         return {"x": 4 * x}
     if op in ("silu_mul", "gelu_mul"):
@@ -40,6 +47,21 @@ def rows(op: str, leading: tuple[int, ...], width: int, dtype: torch.dtype) -> A
         gains["bias"] = 0.2 * random(width)
     added = {} if op in ("rms_norm", "layer_norm") else {"residual": random(*leading, width)}
     return {"x": x, **added, **gains, "eps": 1e-5}
+
+
+def gradient_rows(op: str, given: Arguments) -> Arguments:
+    """For the gradient of an op on rows: its arguments, all gradients wanted, sums of one part."""
+    x = next(iter(given.values()))
+    generator = torch.Generator().manual_seed(x.shape[-1])
+    given = {name: value for name, value in given.items() if name != "bias"}
+    given["dout"] = torch.randn(x.shape, generator=generator).to(x.dtype)
+    if "eps" in given:
+        given["weight_parts"] = 1
+    if op == "layer_norm_grad":
+        given["bias_parts"] = 1
+    if op == "rms_norm_grad":
+        given["added"] = torch.randn(x.shape, generator=generator).to(x.dtype)
+    return given
 
 
 def heads(
@@ -69,6 +91,12 @@ def heads(
         return {"q": q, "k": k, "v": v, **absent, "scale": width**-0.5, **given}
     half = torch.outer(torch.arange(length), 0.3 ** torch.arange(width // 2)).repeat(1, 2)
     tables = {"cos": half.cos()[None, None].to(dtype), "sin": half.sin()[None, None].to(dtype)}
+    if op.endswith("_grad"):
+        turn = {"layout": "half", "rotary_dim": -1, "conjugate": False, "dtype": dtype}
+        given = {**tables, **turn, **given}
+        if op == "rotary_grad":
+            return {"dout": random(count, length), **given}
+        return {"dq": random(count, length), "dk": random(keys[0], length), **given}
     if op == "rotary":
         return {"x": random(count, length), **tables, **given}
     return {"q": random(count, length), "k": random(keys[0], length), **tables, **given}
@@ -132,7 +160,7 @@ def small(op: str, dtype: torch.dtype) -> Arguments:
 
 def scaled(arguments: Arguments, factor: float) -> Arguments:
     """With its data, not its gains or tables, multiplied."""
-    data = ("x", "residual", "gate", "up", "q", "k", "v")
+    data = ("x", "residual", "gate", "up", "q", "k", "v", "dq", "dk")
     return {
         name: (value.double() * factor).to(value.dtype) if name in data else value
         for name, value in arguments.items()

@@ -25,6 +25,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 OPS = (
     "rms_norm add_rms_norm rms_norm_add layer_norm"
     " silu_mul gelu_mul rotary rotary_qk softmax"
+    " rms_norm_grad layer_norm_grad silu_mul_grad gelu_mul_grad rotary_grad rotary_qk_grad"
+    " silu_mul_grad_packed gelu_mul_grad_packed softmax_grad"
     " attention attention_with_lse attention_grad_q attention_grad_kv"
     " attention_split attention_join"
 ).split()

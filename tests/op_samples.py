@@ -151,12 +151,52 @@ def _attention_backward() -> list[Case]:
     ]
 
 
+def _norm_gradients() -> list[Case]:
+    """Sums of one part: how the rows are divided among several is the kernel's choice."""
+    rows, gain = {"dout": (3, 5, 37), "x": (3, 5, 37)}, Weight((37,), wide=True)
+    rms = {**rows, "weight": gain, "added": None, "eps": 1e-6, "weight_parts": 1}
+    layer = {**rows, "weight": gain, "eps": 1e-5, "weight_parts": 1, "bias_parts": 1}
+    cases = [
+        Case("rms_norm_grad", rms),
+        Case("rms_norm_grad", {**rms, "added": (3, 5, 37), "offset": 1.0, "weight_parts": 0}),
+        Case("rms_norm_grad", {**rms, "weight": None, "weight_parts": 0}),
+        Case("rms_norm_grad", {**rms, "of_x": False}),
+        Case("layer_norm_grad", layer),
+        Case("layer_norm_grad", {**layer, "weight": None, "weight_parts": 0}),
+        Case("layer_norm_grad", {**layer, "bias_parts": 0, "of_x": False}),
+    ]
+    return cases
+
+
+def _other_gradients() -> list[Case]:
+    three = dict.fromkeys(("dout", "gate", "up"), (3, 5, 37))
+    pair = {"dq": (2, 4, 5, 10), "dk": (2, 2, 5, 10)}
+    cases = [
+        Case("silu_mul_grad", {**three, "alpha": 1.702}),
+        Case("silu_mul_grad", {**three, "of_gate": False}),
+        Case("silu_mul_grad_packed", {**three, "up_first": True}),
+        Case("gelu_mul_grad", three),
+        Case("gelu_mul_grad_packed", {**three, "approximate": "tanh"}),
+        Case("gelu_mul_grad", {**three, "approximate": "tanh", "of_up": False}),
+        Case("softmax_grad", {"dout": (3, 5, 37), "x": (3, 5, 37)}),
+    ]
+    for layout, full in itertools.product(("half", "interleaved", "deinterleave"), (True, False)):
+        table = (2, 1, 5, 6 if full else 3)
+        scalars = {"layout": layout, "rotary_dim": 6, "conjugate": full, "dtype": torch.float32}
+        given = {"cos": table, "sin": table, **scalars}
+        cases.append(Case("rotary_grad", {"dout": (2, 3, 5, 10), **given}))
+    return [*cases, Case("rotary_qk_grad", {**pair, **given})]
+
+
 def _softmax() -> list[Case]:
     x = {"x": (3, 5, 37)}
     return [Case("softmax", x), Case("softmax", {**x, "dtype": torch.float32})]
 
 
-CASES = (*_norms(), *_gates(), *_rotary(), *_attention(), *_attention_backward(), *_softmax())
+CASES = (
+    *(*_norms(), *_gates(), *_rotary(), *_attention(), *_attention_backward(), *_softmax()),
+    *(*_norm_gradients(), *_other_gradients()),
+)
 
 
 def one_of_each() -> list[Case]:

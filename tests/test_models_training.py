@@ -33,10 +33,13 @@ QUICK = (
     ("llama", "float32", "reentrant"),
     ("gemma3_text", "float32", "plain"),
     ("phi3", "float32", "autocast"),
+    ("llama", "float32", "interpreted"),
 )
-MANNERS = ("plain", "checkpointing", "reentrant", "autocast")
+MANNERS = ("plain", "checkpointing", "reentrant", "autocast", "interpreted")
 CHECKPOINTED = {"checkpointing": False, "reentrant": True}
 """use_reentrant, by manner."""
+INTERPRETED = {"tilegym.kernels": "interpret"}
+"""Every site's kernel runs forward and backward, on the CPU."""
 CASES = [
     pytest.param(*case, id="-".join(case), marks=() if case in QUICK else (pytest.mark.full,))
     for case in (
@@ -81,7 +84,8 @@ def test_gradients(name: str, dtype: str, manner: str) -> None:
     ours = copy.deepcopy(model)
     torch._dynamo.reset()
     with without_codegen():
-        compiled = torch.compile(ours, backend="tilegym", options=dict(REWRITTEN))
+        options = INTERPRETED if manner == "interpreted" else REWRITTEN
+        compiled = torch.compile(ours, backend="tilegym", options=dict(options))
         actual = gradients(ours, compiled, autocast)
     assert actual.keys() == eager.keys() == exact.keys()
     scales = {n: 2.0 ** -math.frexp(g.abs().max().item())[1] for n, g in exact.items()}

@@ -26,7 +26,10 @@ def run_with_gradients(
     results = [results] if isinstance(results, torch.Tensor) else list(results)
     seeds = [c.to(r.dtype) for c, r in zip(cotangents, results, strict=True)]
     leaves = [t for t in values.values() if isinstance(t, torch.Tensor) and t.requires_grad]
-    gradients = torch.autograd.grad(results, leaves, seeds, allow_unused=True)
+    # A result that was not asked for is empty, and depends on nothing.
+    live = [pair for pair in zip(results, seeds, strict=True) if pair[0].requires_grad]
+    outputs, towards = zip(*live, strict=True)
+    gradients = torch.autograd.grad(outputs, leaves, towards, allow_unused=True)
     return [result.detach() for result in results], list(gradients)
 
 

@@ -16,6 +16,7 @@ SQRT_2 = math.sqrt(2.0)
 SQRT_HALF = math.sqrt(0.5)
 SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 CUBIC = 0.044715
+INVERSE_SQRT_2_PI = 1.0 / math.sqrt(2.0 * math.pi)
 
 
 def sigmoid(x: ct.Tile) -> ct.Tile:
@@ -68,3 +69,20 @@ def gelu_tanh_every_op(x: ct.Tile, dtype: ct.DType) -> ct.Tile:
     inner = rounded(SQRT_2_OVER_PI * rounded(x + cube, dtype), dtype)
     bracket = rounded(1.0 + rounded(ct.tanh(inner), dtype), dtype)
     return rounded(rounded(0.5 * x, dtype) * bracket, dtype)
+
+
+def gelu_parts(x: ct.Tile) -> tuple[ct.Tile, ct.Tile]:
+    """P(X <= x) and the density at x: gelu is x times the first."""
+    share = 0.5 * (1.0 + erf(x * SQRT_HALF))
+    return share, ct.exp(-0.5 * (x * x)) * INVERSE_SQRT_2_PI
+
+
+def gelu_tanh_parts(x: ct.Tile) -> tuple[ct.Tile, ct.Tile]:
+    """What stands for them in gelu_tanh: sigmoid(2 * u), and its slope."""
+    square = x * x
+    twice = 2.0 * SQRT_2_OVER_PI * (x + CUBIC * (square * x))
+    power = ct.exp(-ct.abs(twice))
+    larger = ct.truediv(1.0, 1.0 + power, rounding_mode=APPROX)
+    smaller = power * larger  # 1 - larger, without its cancellation
+    inner = 2.0 * SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * square)
+    return ct.where(twice < 0.0, smaller, larger), smaller * larger * inner

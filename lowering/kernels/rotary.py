@@ -30,13 +30,14 @@ def rotary(
     FULL: ct.Constant[bool],
     CONJUGATE: ct.Constant[bool],
     EVERY_OP: ct.Constant[bool],
+    BACK: ct.Constant[bool],
 ) -> None:
     """Grid (position tiles, head tiles, batch) over 4-D x and out; see rotation.rotate."""
     rotate(
         *(x, cos, sin, out),
         *(ct.bid(2), ct.bid(1), ct.bid(0)),
         *(HEADS, TILE_HEADS, TABLE_HEADS, POSITIONS),
-        *(PAIRS, WIDTH, LAYOUT, FULL, CONJUGATE, EVERY_OP),
+        *(PAIRS, WIDTH, LAYOUT, FULL, CONJUGATE, EVERY_OP, BACK),
     )
 
 
@@ -44,14 +45,24 @@ def plan(
     arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
 ) -> Launch | None:
     """See launch_plan. x [..., D] of rank 1 to 4 and any strides; outputs: (like x,)."""
+    return plan_turn(arguments, outputs)
+
+
+def plan_turn(
+    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], back: bool = False
+) -> Launch | None:
+    """back: from `dout`, the gradient of a result, to that of the argument."""
     (out,) = outputs
     if out is None or launch_plan.is_empty(outputs):
         return None
-    x, out = four_axes("x", arguments["x"]), four_axes("x", out)
-    shape = plan_rotary(arguments, x=x)
+    name = "dout" if back else "x"
+    x, out = four_axes(name, arguments[name]), four_axes(name, out)
+    shape = plan_rotary(arguments, **{name: x})
     sizes = (shape.heads, shape.tile_heads, shape.table_heads, shape.positions)
     return launch_plan.launch(
-        kernel(rotary, **HINTS), shape.grid(x), (x, *shape.tables, out, *sizes, *shape.flags)
+        kernel(rotary, **HINTS),
+        shape.grid(x),
+        (x, *shape.tables, out, *sizes, *shape.flags, back),
     )
 
 

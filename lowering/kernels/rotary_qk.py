@@ -36,6 +36,7 @@ def rotary_qk(
     FULL: ct.Constant[bool],
     CONJUGATE: ct.Constant[bool],
     EVERY_OP: ct.Constant[bool],
+    BACK: ct.Constant[bool],
 ) -> None:
     """Grid (position tiles, head tiles of q then of k, batch); K_HEADS is k's tile of heads."""
     batch, tile, position = ct.bid(2), ct.bid(1), ct.bid(0)
@@ -43,13 +44,13 @@ def rotary_qk(
         rotate(
             *(q, cos, sin, q_out, batch, tile, position),
             *(HEADS, TILE_HEADS, TABLE_HEADS, POSITIONS),
-            *(PAIRS, WIDTH, LAYOUT, FULL, CONJUGATE, EVERY_OP),
+            *(PAIRS, WIDTH, LAYOUT, FULL, CONJUGATE, EVERY_OP, BACK),
         )
     else:
         rotate(
             *(k, cos, sin, k_out, batch, tile - Q_TILES, position),
             *(HEADS, K_HEADS, TABLE_HEADS, POSITIONS),
-            *(PAIRS, WIDTH, LAYOUT, FULL, CONJUGATE, EVERY_OP),
+            *(PAIRS, WIDTH, LAYOUT, FULL, CONJUGATE, EVERY_OP, BACK),
         )
 
 
@@ -71,15 +72,24 @@ def plan(
     arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
 ) -> Launch | None:
     """See launch_plan. q and k [..., D] of rank 1 to 4, any strides; outputs: (like q, like k)."""
+    return plan_turn(arguments, outputs)
+
+
+def plan_turn(
+    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], back: bool = False
+) -> Launch | None:
+    """back: from `dq` and `dk`, the gradients of results, to those of the arguments."""
+    names = ("dq", "dk") if back else ("q", "k")
     q_out, k_out = outputs
     if q_out is None or k_out is None:
-        name, out = ("q", q_out) if k_out is None else ("k", k_out)
-        return rotary.plan({**arguments, "x": arguments[name]}, (out,), arch)
+        name, out = (names[0], q_out) if k_out is None else (names[1], k_out)
+        alone = "dout" if back else "x"
+        return rotary.plan_turn({**arguments, alone: arguments[name]}, (out,), back)
     if launch_plan.is_empty(outputs):
         return None
-    q, k = (four_axes(name, arguments[name]) for name in ("q", "k"))
-    q_out, k_out = four_axes("q", q_out), four_axes("k", k_out)
-    shape = plan_rotary(arguments, q=q, k=k)
+    q, k = (four_axes(name, arguments[name]) for name in names)
+    q_out, k_out = four_axes(names[0], q_out), four_axes(names[1], k_out)
+    shape = plan_rotary(arguments, **dict(zip(names, (q, k), strict=True)))
     check_pair(q, k, shape.heads, shape.table_heads)
     positions, q_tiles, batch = shape.grid(q)
     k_heads = min(next_power_of_two(k.shape[shape.heads]), shape.tile_heads)
@@ -88,7 +98,7 @@ def plan(
     return launch_plan.launch(
         kernel(rotary_qk, **HINTS),
         (positions, q_tiles + k_tiles, batch),
-        (q, k, *shape.tables, q_out, k_out, *sizes, *shape.flags),
+        (q, k, *shape.tables, q_out, k_out, *sizes, *shape.flags, back),
     )
 
 

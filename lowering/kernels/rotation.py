@@ -105,8 +105,12 @@ def rotate(
     FULL: bool,
     CONJUGATE: bool,
     EVERY_OP: bool,
+    BACK: bool,
 ) -> None:
-    """Rotate one tile of x and copy its features from 2 * PAIRS to WIDTH."""
+    """Rotate one tile of x and copy its features from 2 * PAIRS to WIDTH.
+
+    BACK: the transposed rotation, from a result's gradient to that of the argument.
+    """
     at = place(batch, head, position, HEADS)
     size = place(1, TILE_HEADS, POSITIONS, HEADS)
     # Tables of one batch or one head serve all of them.
@@ -118,12 +122,18 @@ def rotate(
     if CONJUGATE:
         sin_1 = -sin_1
         sin_2 = -sin_2
+    if BACK:
+        swapped = -sin_2
+        sin_2 = -sin_1
+        sin_1 = swapped
+    INTO_ADJACENT = ct.static_eval(LAYOUT != HALF if BACK else LAYOUT == INTERLEAVED)
+    FROM_ADJACENT = ct.static_eval(LAYOUT == INTERLEAVED if BACK else LAYOUT != HALF)
     dtype = ct.float32
     if EVERY_OP:
         dtype = promoted(x.dtype, cos.dtype)
-    first, second = load_pairs(x, at, size, PAIRS, LAYOUT != HALF)
+    first, second = load_pairs(x, at, size, PAIRS, FROM_ADJACENT)
     turned_1 = rounded(first * cos_1, dtype) - rounded(second * sin_1, dtype)
     turned_2 = rounded(second * cos_2, dtype) + rounded(first * sin_2, dtype)
-    store_pairs(out, at, turned_1, turned_2, PAIRS, LAYOUT == INTERLEAVED)
+    store_pairs(out, at, turned_1, turned_2, PAIRS, INTO_ADJACENT)
     if 2 * PAIRS < WIDTH:
         store_part(out, at, load_part(x, at, size, 2 * PAIRS, WIDTH), 2 * PAIRS, WIDTH)

@@ -71,9 +71,15 @@ def row_mean(pieces: tuple[ct.Tile, ...], N: int) -> ct.Tile:
     return ct.sum(total, axis=1, keepdims=True) / N
 
 
+def part_of_row(N: int) -> float:
+    """A power of two, which rounds nothing: sums of N features times it do not overflow."""
+    part: float = ct.static_eval(0.5 ** (N - 1).bit_length())
+    return part
+
+
 def row_mean_of_any(pieces: tuple[ct.Tile, ...], N: int) -> ct.Tile:
-    """row_mean, also where the sum of the features would overflow: shares of it are added."""
-    share = ct.static_eval(0.5 ** (N - 1).bit_length())  # a power of two: rounds nothing
+    """row_mean, also where the sum of the features would overflow: parts of it are added."""
+    share = part_of_row(N)
     total = pieces[0] * share
     for piece in ct.static_iter(pieces[1:]):
         total = total + piece * share

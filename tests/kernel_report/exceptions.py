@@ -32,6 +32,18 @@ def held(kernel: str, values: int, resident: int, spills: str) -> Exempt:
     return Exempt("warps", kernel, ARCHITECTURES, short, reason)
 
 
+def summing(kernel: str, gains: str, resident: int, more: int, spills: tuple[int, int]) -> Exempt:
+    """A gradient of a norm with fewer warps, since it sums over rows in registers.
+
+    spills: loads and stores on sm_90 with so many more warps that the hint allows.
+    """
+    reason = (
+        f"a row and its part of the sums for {gains} in registers of each thread:"
+        f" at {more} warps {spills[0]} loads and {spills[1]} stores of spilled ones on sm_90"
+    )
+    return Exempt("warps", kernel, ARCHITECTURES, FEWEST_WARPS - resident, reason)
+
+
 WIDEST = "the widest row that the kernel takes, 128 values in registers of each thread"
 GRADIENTS = "both gradients of its keys, 256 wide, fill tensor memory: nothing is left for scores"
 THIN = "a tile of 16 queries; {} takes 64 rows, and three quarters of them would be empty"
@@ -49,6 +61,34 @@ EXCEPTIONS = (
     held("add_rms_norm-offset", 48, 8, "at 16 warps 12 spills on sm_90"),
     held("add_rms_norm-one_row", 64, 8, "at 16 warps 29 spills on sm_90"),
     held("layer_norm-plain", 48, 24, "at 32 warps 50 spills on sm_90"),
+    summing("rms_norm_grad-float32_weight", "the weight", 24, 32, (3, 3)),
+    summing("rms_norm_grad-usual", "the weight", 24, 32, (16, 16)),
+    summing("rms_norm_grad-added", "the weight", 24, 32, (16, 16)),
+    summing("rms_norm_grad-between", "the weight", 16, 24, (26, 26)),
+    summing("rms_norm_grad-large", "the weight", 16, 24, (69, 93)),
+    summing("layer_norm_grad-heads", "both gains", 24, 32, (14, 21)),
+    summing("layer_norm_grad-float32_weight", "both gains", 24, 32, (14, 14)),
+    summing("layer_norm_grad-usual", "both gains", 16, 24, (41, 41)),
+    summing("layer_norm_grad-between", "both gains", 16, 24, (91, 113)),
+    summing("layer_norm_grad-large", "both gains", 8, 16, (68, 77)),
+    Exempt(
+        *("warps", "layer_norm_grad-frozen", ARCHITECTURES, 8),
+        "16 values of x and of dout in registers of each thread, and three sums over the row",
+    ),
+    Exempt(
+        *("warps", "layer_norm_grad-weightless", ("sm_90", "sm_100", "sm_120"), 4),
+        "rows whose last piece is masked: at 32 warps 3 loads and 3 stores of spills on sm_100",
+    ),
+    Exempt(
+        *("warps", "softmax_grad-vocabulary", ARCHITECTURES, 16),
+        "x in bfloat16 and dout in float32 of a long row: at 24 warps 5 spills on sm_90",
+    ),
+    Exempt(
+        *("spills", "layer_norm_grad-between", ("sm_100",), 24),
+        "half as many warps would be needed to hold these few values",
+    ),
+    Exempt("spills", "rms_norm_grad-widest", ("sm_90",), 16, WIDEST),
+    Exempt("spills", "layer_norm_grad-widest", ("sm_90", "sm_100"), 874, WIDEST),
     Exempt("warps", "*norm*-widest", ARCHITECTURES, 24, WIDEST),
     Exempt("spills", "rms_norm-widest", ("sm_90",), 2, WIDEST),
     Exempt("spills", "rms_norm_add-widest", ("sm_90", "sm_100"), 34, WIDEST),
