@@ -58,6 +58,8 @@ def register(
         if op.gradient and declared:
             arguments = dict(zip(signature.names, values, strict=True))
             if op.gradient.applies(arguments, needed):
+                if op.gradient.named:
+                    values = tuple({**arguments, op.gradient.named: ",".join(needed)}.values())
                 return reference.untupled(declared.apply(*values)[: signature.results])
         return derived.apply(*values)
 

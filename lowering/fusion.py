@@ -46,6 +46,7 @@ class Tensor:
               "T|f32" as "T", and also float32 while the others are low precision
               "f32"  float32 only;  "c64"  complex;  "bool"
               "any"  as "T|f32", but any dtype is taken where no arithmetic shows it (SDPA's mask)
+              "i64"  whole numbers: labels, indices
     any_rank: more leading dimensions than `dims` names are accepted (a gain per head and feature).
     """
 
@@ -57,7 +58,10 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Scalar:
-    """A number hole: a literal, or a symbolic float that is specialised when the site is chosen."""
+    """A number hole: a literal, or a symbolic float that is specialised when the site is chosen.
+
+    type: float, int, or str for a word such as the reduction of a loss.
+    """
 
     type: type = float
 
@@ -76,11 +80,14 @@ class Gradient:
               where it has not, the reference is recomputed.
     backward: (run, arguments, results of `saving`, gradients of the op's results, names that need a
               gradient) -> gradients by name.
+    named:    the op's argument, a string, that tells `saving` which gradients are needed
+              ("hidden,weight"), where that changes what it computes.
     """
 
     saving: str
     applies: Callable[[Mapping[str, Any], Sequence[str]], bool]
     backward: Callable[..., Mapping[str, torch.Tensor | None]]
+    named: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +105,10 @@ class Op:
                what it is at capture, and adds no guard.
     stands_for: ops of ATen whose work it does, by name ("bmm"): a policy of selective checkpointing
                that saves one of them saves this op.
+    composed:  (run, arguments, outputs) -> None, for an op without a kernel of its own: fills the
+               outputs with ATen and launches of other ops, `run(name, **arguments)`, on every
+               device, and waits for none. It looks at sizes, not at values; an output that nobody
+               reads is None.
     """
 
     name: str
@@ -107,6 +118,7 @@ class Op:
     gradient: Gradient | None = None
     steps: Callable[[Run, Mapping[str, Any], int], Any] | None = None
     stands_for: tuple[str, ...] = ()
+    composed: Callable[[Run, Mapping[str, Any], Sequence[torch.Tensor | None]], None] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -218,6 +230,10 @@ class Fusion:
                  and the warning that nothing was fused).
     alike:       groups of holes whose shapes must be equal.
     limits:      checks over the op's arguments.
+    drops:       what a model may return beside the result and may do without, if the user says so
+                 ("logits"); "" where an interior value that is returned keeps the ops. The sites
+                 that are declined for it are reported even where a smaller fusion takes a part.
+    drop_option: the option by which the user says so, without its prefix.
     priority:    where two fusions overlap, the higher one wins; ties go to the larger match.
     mask:        what is done with a mask whose meaning was found.
     merge:       names of two spellings' ops that become one, see `tile_backend.lowering.merge`.
@@ -238,6 +254,8 @@ class Fusion:
     anchors: tuple[str, ...] = ()
     alike: tuple[tuple[str, ...], ...] = ()
     limits: tuple[Limit, ...] = ()
+    drops: str = ""
+    drop_option: str = ""
     priority: int = 0
     mask: MaskRule | None = None
     merge: Merge | None = None
