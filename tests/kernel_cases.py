@@ -17,7 +17,9 @@ from tile_backend.lowering.custom_op import record
 
 OPS = [op for op in kernel_compile.OPS if not op.startswith("attention_grad")]
 """But for the gradients of attention, some of whose arguments come from others."""
-ROWS = ("rms_norm", "add_rms_norm", "rms_norm_add", "layer_norm", "softmax", "silu_mul", "gelu_mul")
+LOSSES = ("cross_entropy_rows", "cross_entropy_grad")
+NORMS = ("rms_norm", "add_rms_norm", "rms_norm_add", "layer_norm")
+ROWS = (*NORMS, "softmax", "silu_mul", "gelu_mul", *LOSSES)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 Arguments = dict[str, Any]
@@ -33,6 +35,8 @@ def rows(op: str, leading: tuple[int, ...], width: int, dtype: torch.dtype) -> A
     x = random(*leading, width)
     if op == "softmax":
         return {"x": 4 * x}
+    if op in LOSSES:
+        return losses(op, 4 * x, generator)
     if op in ("silu_mul", "gelu_mul"):
         return {"gate": 2 * x, "up": random(*leading, width)}
     gains = {"weight": 1 + 0.2 * random(width)}
@@ -40,6 +44,21 @@ def rows(op: str, leading: tuple[int, ...], width: int, dtype: torch.dtype) -> A
         gains["bias"] = 0.2 * random(width)
     added = {} if op in ("rms_norm", "layer_norm") else {"residual": random(*leading, width)}
     return {"x": x, **added, **gains, "eps": 1e-5}
+
+
+def losses(op: str, logits: torch.Tensor, generator: torch.Generator) -> Arguments:
+    """Labels of classes, the second of them -100, and what a forward of these logits keeps."""
+    leading = logits.shape[:-1]
+    labels = torch.randint(logits.shape[-1], leading, generator=generator)
+    labels.view(-1)[1:2] = -100
+    if op == "cross_entropy_rows":
+        return {"logits": logits, "labels": labels}
+    return {
+        "logits": logits,
+        "labels": labels,
+        "parts": record("cross_entropy_rows").op.reference(logits, labels)[1],
+        "factor": torch.rand(leading, generator=generator),
+    }
 
 
 def heads(
@@ -132,7 +151,7 @@ def small(op: str, dtype: torch.dtype) -> Arguments:
 
 def scaled(arguments: Arguments, factor: float) -> Arguments:
     """With its data, not its gains or tables, multiplied."""
-    data = ("x", "residual", "gate", "up", "q", "k", "v")
+    data = ("x", "residual", "gate", "up", "q", "k", "v", "logits")
     return {
         name: (value.double() * factor).to(value.dtype) if name in data else value
         for name, value in arguments.items()
