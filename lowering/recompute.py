@@ -53,13 +53,15 @@ def _is_cheap(record: custom_op.Record, node: torch.fx.Node) -> bool:
         name: value.meta["val"] if isinstance(value, torch.fx.Node) else value
         for name, value in arguments.items()
     }
-    if _shrinks(values.values(), node.meta["val"]):
+    if _shrinks(values.values(), node.meta.get("val")):
         return False
     return not _has_products(record, tuple(_example(v) for v in values.values()))
 
 
 def _shrinks(values: Iterable[Any], results: Any) -> bool:
-    """Whether the results are much smaller than what they are computed from."""
+    """Whether the results are much smaller than what they are computed from. None: not known."""
+    if results is None:
+        return False
     made = results if isinstance(results, (tuple, list)) else (results,)
     read, written = (
         sum(math.prod(map(hint, t.shape)) for t in tensors if isinstance(t, torch.Tensor))
