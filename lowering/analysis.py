@@ -103,9 +103,7 @@ def analyse(
         reaches = functools.partial(handed_in.possible, nesting, graph=part.graph)
         canonical = CanonicalGraph(part.graph, nesting.readers(part.graph), reaches)
         may = drops if part is module else frozenset[str]()
-        found, names, candidates = analyse_one(
-            canonical, registry, allows, kernels, compiles, may
-        )
+        found, names, candidates = analyse_one(canonical, registry, allows, kernels, compiles, may)
         sites += found
         anchored |= names
         accepted.append((part, candidates))

@@ -106,9 +106,8 @@ class Op:
     stands_for: ops of ATen whose work it does, by name ("bmm"): a policy of selective checkpointing
                that saves one of them saves this op.
     composed:  (run, arguments, outputs) -> None, for an op without a kernel of its own: fills the
-               outputs with ATen and launches of other ops, `run(name, **arguments)`, on every
-               device, and waits for none. It looks at sizes, not at values; an output that nobody
-               reads is None.
+               outputs (None: unread) with ATen and other ops, `run(name, **arguments)`, on every
+               device; waits for none, so it looks at sizes, not at values.
     """
 
     name: str
@@ -230,9 +229,8 @@ class Fusion:
                  and the warning that nothing was fused).
     alike:       groups of holes whose shapes must be equal.
     limits:      checks over the op's arguments.
-    drops:       what a model may return beside the result and may do without, if the user says so
-                 ("logits"); "" where an interior value that is returned keeps the ops. The sites
-                 that are declined for it are reported even where a smaller fusion takes a part.
+    drops:       an interior value that a model may return and do without, if the user says so
+                 ("logits"). Declined for it, a site is reported whatever takes a part of it.
     drop_option: the option by which the user says so, without its prefix.
     priority:    where two fusions overlap, the higher one wins; ties go to the larger match.
     mask:        what is done with a mask whose meaning was found.
