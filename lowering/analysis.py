@@ -57,6 +57,12 @@ class Analysis:
         calls = (c.call for _, candidates in self.accepted for c in candidates if not c.plain)
         return sum(len(call.launched) for call in calls if call is not None)
 
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """The places among the results of the whole graph that nothing computes any more."""
+        found = {at for _, candidates in self.accepted for c in candidates for at in c.dropped_at}
+        return tuple(sorted(found))
+
     def apply(self) -> None:
         """Rewrite every graph; on failure the caller restores them (see tile_backend.backend).
 
@@ -79,8 +85,12 @@ def analyse(
     allows: Allows,
     kernels: str,
     compiles: bool = False,
+    drops: frozenset[str] = frozenset(),
 ) -> Analysis:
-    """kernels: the option tilegym.kernels. compiles: kernels are compiled, not only looked for."""
+    """kernels: the option tilegym.kernels. compiles: kernels are compiled, not only looked for.
+
+    drops: the fusions that may drop what the model returns (Fusion.drops).
+    """
     sites: list[Site] = []
     anchored: set[str] = set()
     accepted = []
@@ -92,7 +102,8 @@ def analyse(
     for part in parts:
         reaches = functools.partial(handed_in.possible, nesting, graph=part.graph)
         canonical = CanonicalGraph(part.graph, nesting.readers(part.graph), reaches)
-        found, names, candidates = analyse_one(canonical, registry, allows, kernels, compiles)
+        may = drops if part is module else frozenset[str]()
+        found, names, candidates = analyse_one(canonical, registry, allows, kernels, compiles, may)
         sites += found
         anchored |= names
         accepted.append((part, candidates))
@@ -101,9 +112,14 @@ def analyse(
 
 
 def analyse_one(
-    canonical: CanonicalGraph, registry: Registry, allows: Allows, kernels: str, compiles: bool
+    canonical: CanonicalGraph,
+    registry: Registry,
+    allows: Allows,
+    kernels: str,
+    compiles: bool,
+    drops: frozenset[str] = frozenset(),
 ) -> tuple[list[Site], set[str], tuple[Candidate, ...]]:
-    planned = merge(plan(canonical, registry.matcher, allows), canonical)
+    planned = merge(plan(canonical, registry.matcher, allows, drops), canonical)
     planned = dataclasses.replace(planned, chosen=in_steps(planned.chosen, kernels))
     verdicts = judge(planned.chosen, kernels, compiles)
     misses = registry.near_misses.search(canonical, registry.fusions, planned.covered)
@@ -151,6 +167,7 @@ def left_alone(graph: fx.Graph, registry: Registry) -> Iterator[tuple[fx.Node, S
 
 def judge(candidates: Sequence[Candidate], kernels: str, compiles: bool) -> list[Verdict]:
     """What runs at each site, with its kernel's code at hand."""
+    custom_op.define(c.match.fusion for c in candidates)  # what an op is made of goes by name
     pairs = [(c.match.fusion, c.call) for c in candidates if c.call is not None]
     verdicts = [gate.decide(fusion, call, kernels) for fusion, call in pairs]
     return site_kernels.settle([call for _, call in pairs], verdicts, kernels, compiles)

@@ -61,6 +61,8 @@ def register(
             arguments = dict(zip(signature.names, values, strict=True))
             runs = interpreted or op.gradient.always or launches_on(args[0].device)
             if runs and op.gradient.applies(arguments, needed):
+                if op.gradient.named:
+                    values = tuple({**arguments, op.gradient.named: ",".join(needed)}.values())
                 results = reference.as_tuple(declared.apply(*values))
                 return reference.untupled(results[: signature.results])
         return derived.apply(*values)

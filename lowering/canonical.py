@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from tile_backend.lowering import (
     identities_arithmetic,
     vocabulary_layout,
+    vocabulary_loss,
     vocabulary_nn,
     vocabulary_pointwise,
 )
@@ -27,7 +28,13 @@ from tile_backend.lowering.vocabulary import meaning_of
 
 __all__ = ["CanonicalGraph", "is_dense"]
 
-REGISTERED = (identities_arithmetic, vocabulary_layout, vocabulary_nn, vocabulary_pointwise)
+REGISTERED = (
+    identities_arithmetic,
+    vocabulary_layout,
+    vocabulary_loss,
+    vocabulary_nn,
+    vocabulary_pointwise,
+)
 """Imported for the rules and words that they register."""
 
 CALLS = ("call_function", "call_method")

@@ -62,6 +62,11 @@ def record(name: str) -> Record:
     return _records[name]
 
 
+def known(name: str) -> Record | None:
+    """The op of that name, or None."""
+    return _records.get(name)
+
+
 def records() -> tuple[Record, ...]:
     return tuple(_records.values())
 
@@ -96,6 +101,11 @@ def _prepared(
 def _implementation(defined: Record) -> Callable[..., Any]:
     def implementation(*args: Any) -> Any:
         arguments, outputs = _prepared(defined, args)
+        if not args[0].is_cuda and defined.op.composed:
+            from tile_backend.lowering import composition  # imports this module
+
+            composition.on_references(defined, arguments, outputs)
+            return reference.untupled(outputs)
         if not args[0].is_cuda:
             return reference.untupled(reference.promised(defined.op, arguments, outputs))
         from tile_backend.lowering import launch  # imports this module

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from tile_backend.lowering.mask_rule import MaskFacts, MaskRule, Respelling
 from tile_backend.lowering.node import hint
 from tile_backend.lowering.reason import Reason, ReasonKind
 
@@ -46,6 +47,7 @@ class Tensor:
               "T|f32" as "T", and also float32 while the others are low precision
               "f32"  float32 only;  "c64"  complex;  "bool"
               "any"  as "T|f32", but any dtype is taken where no arithmetic shows it (SDPA's mask)
+              "i64"  whole numbers: labels, indices
     any_rank: more leading dimensions than `dims` names are accepted (a gain per head and feature).
     """
 
@@ -57,7 +59,10 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Scalar:
-    """A number hole: a literal, or a symbolic float that is specialised when the site is chosen."""
+    """A number hole: a literal, or a symbolic float that is specialised when the site is chosen.
+
+    type: float, int, or str for a word such as the reduction of a loss.
+    """
 
     type: type = float
 
@@ -78,6 +83,8 @@ class Gradient:
               after them what the backward needs beside the arguments. "" is the op itself.
     kept:     which results of that op `backward` gets.
     always:   better than the reference's own derivative also where no kernel runs.
+    named:    the op's argument, a string, that tells `saving` which gradients are needed
+              ("hidden,weight"), where that changes what it computes.
     """
 
     applies: Callable[[Mapping[str, Any], Sequence[str]], bool]
@@ -85,6 +92,7 @@ class Gradient:
     saving: str = ""
     kept: tuple[int, ...] = ()
     always: bool = False
+    named: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +110,9 @@ class Op:
                what it is at capture, and adds no guard.
     stands_for: ops of ATen whose work it does, by name ("bmm"): a policy of selective checkpointing
                that saves one of them saves this op.
+    composed:  (run, arguments, outputs) -> None, for an op without a kernel of its own: fills the
+               outputs (None: unread) with ATen and other ops, `run(name, **arguments)`, on every
+               device; waits for none, so it looks at sizes, not at values.
     """
 
     name: str
@@ -111,6 +122,7 @@ class Op:
     gradient: Gradient | None = None
     steps: Callable[[Run, Mapping[str, Any], int], Any] | None = None
     stands_for: tuple[str, ...] = ()
+    composed: Callable[[Run, Mapping[str, Any], Sequence[torch.Tensor | None]], None] | None = None
 
     @property
     def in_training(self) -> str:
@@ -157,55 +169,6 @@ class Shape:
     shapes: Mapping[str, tuple[int, ...]]
 
 
-@dataclasses.dataclass(frozen=True)
-class MaskFacts:
-    """What a mask says, as arguments of an op.
-
-    arguments:  those of its parts that have a name: numbers, flags, and tensors of the graph.
-    whole:      they are all that it says; else the mask says more than they do.
-    hides_with: what it adds to hide a score, NaN for several numbers; None for a boolean mask.
-    never_empty: it is proven that every query sees a key.
-    """
-
-    arguments: Mapping[str, Any]
-    whole: bool
-    hides_with: float | None = None
-    never_empty: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class MaskRule:
-    """What is done with a mask whose meaning was found.
-
-    holes:   holes that hold a mask -> whether true in it hides a key.
-    sizes:   op arguments -> numbers of queries and of keys.
-    apply:   (op arguments, facts) -> op arguments in which the facts stand for the mask or beside
-             it, or the same where they cannot.
-    respell: (op arguments that `apply` has changed, those before) -> what takes the place of the
-             original ops where no kernel runs, and why that is better; None where it is not.
-    """
-
-    holes: Mapping[str, bool]
-    sizes: Callable[[Mapping[str, Any]], tuple[Any, Any]]
-    apply: Callable[[Mapping[str, Any], MaskFacts], Mapping[str, Any]]
-    respell: Callable[[Mapping[str, Any], Mapping[str, Any]], Respelling | None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Respelling:
-    """Plain PyTorch that computes what an op does.
-
-    function: takes the op's arguments; runs on tensors and on what records a graph, so it has no
-              control flow on values.
-    gain:     why it is better than what the model does.
-    masked:   it takes the arguments with the mask, as they were before MaskRule.apply.
-    """
-
-    function: Callable[..., Any]
-    gain: str
-    masked: bool = False
-
-
 Limit = Callable[[Mapping[str, Any]], Reason | None]
 """Takes the op's arguments by name (fake tensors and numbers); None means the site is allowed.
 
@@ -227,6 +190,9 @@ class Fusion:
                  and the warning that nothing was fused).
     alike:       groups of holes whose shapes must be equal.
     limits:      checks over the op's arguments.
+    drops:       an interior value that a model may return and do without, if the user says so
+                 ("logits"). Declined for it, a site is reported whatever takes a part of it.
+    drop_option: the option by which the user says so, without its prefix.
     priority:    where two fusions overlap, the higher one wins; ties go to the larger match.
     mask:        what is done with a mask whose meaning was found.
     merge:       names of two spellings' ops that become one, see `tile_backend.lowering.merge`.
@@ -247,6 +213,8 @@ class Fusion:
     anchors: tuple[str, ...] = ()
     alike: tuple[tuple[str, ...], ...] = ()
     limits: tuple[Limit, ...] = ()
+    drops: str = ""
+    drop_option: str = ""
     priority: int = 0
     mask: MaskRule | None = None
     merge: Merge | None = None

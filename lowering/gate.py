@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from tile_backend.lowering import composition
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.launch_recipe import NoKernelError, describe, recipe
 from tile_backend.lowering.legality import Call
@@ -26,6 +27,10 @@ ASSUMED_CAPABILITY = (9, 0)
 """For a graph captured on fake CUDA tensors, where there is no GPU to ask."""
 ASSUMED_MULTIPROCESSORS = 132
 """There as well, and on a CPU."""
+
+
+DROPPED = "what the model returns beside the result is dropped"
+KEPT = "and what the model returns beside the result is kept"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +52,16 @@ def leaves(call: Call, kernels: str) -> bool:
 
 def decide(fusion: Fusion, call: Call, kernels: str) -> Verdict:
     """kernels: the option tilegym.kernels, "auto", "always", "never" or "interpret"."""
+    verdict = decided(fusion, call, kernels)
+    if not call.drops:
+        return verdict
+    old = verdict.decision
+    evidence = f"{old.evidence}; {DROPPED if verdict.put_in else KEPT}"
+    return dataclasses.replace(verdict, decision=Decision(str(old), evidence, old.op_in_graph))  # type: ignore[arg-type]
+
+
+def decided(fusion: Fusion, call: Call, kernels: str) -> Verdict:
+    """The verdict, whatever the model returns."""
     device = device_of(call)
     if kernels == "interpret":
         return interpreted(call, device)
@@ -78,11 +93,18 @@ def refused(call: Call, device: torch.device) -> Reason | None:
     """Why a kernel does not take these dtypes, shapes and strides, as its plan says."""
     from tile_backend.lowering.kernels.launch_plan import KernelLimit
 
-    for launched in call.launched:
-        values = [example(v) for v in (*launched.arguments.values(), *launched.outputs)]
-        names, described = tuple(launched.arguments), describe(values)
+    calls = [
+        called
+        for launched in call.launched
+        for called in composition.called(
+            launched.op.name,
+            tuple(launched.arguments),
+            [example(v) for v in (*launched.arguments.values(), *launched.outputs)],
+        )
+    ]
+    for op, names, values in calls:
         try:
-            recipe(launched.op.name, names, described, architecture(device))
+            recipe(op, names, describe(values), architecture(device))
         except KernelLimit as limit:
             return limit.reason
         except NoKernelError as error:

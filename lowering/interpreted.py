@@ -32,6 +32,11 @@ def run(
 
     arguments: all of the op's, by name, in schema order. Raises the interpreter's KernelFault.
     """
+    if record.op.composed:
+        from tile_backend.lowering import composition  # imports what imports this module
+
+        composition.on_kernels(record, arguments, outputs, run)
+        return
     from tile_backend.lowering.interpreter.faults import UnsupportedKernel
     from tile_backend.lowering.interpreter.launch import interpret
     from tile_backend.lowering.kernels.launch_plan import KernelLimit

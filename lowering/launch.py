@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tile_backend.lowering import custom_op, reference
+from tile_backend.lowering import composition, custom_op, reference
 from tile_backend.lowering.kernel_launch import KernelFallbackWarning, calls_of
 
 __all__ = ["KernelFallbackWarning", "Outputs", "launch", "launcher"]
@@ -24,6 +24,8 @@ Outputs = Sequence[torch.Tensor | None]
 def launcher(name: str) -> Callable[..., Any]:
     """The function that compiled code calls for op `name`, see launch_abi1."""
     record = _declared(name)
+    if record.op.composed:
+        return _composed(record)
     names = record.signature.names
     calls = calls_of(name, names)
 
@@ -46,9 +48,27 @@ def launch(record: custom_op.Record, arguments: Mapping[str, Any], outputs: Outp
 
     arguments: all of the op's, by name, in schema order.
     """
+    if record.op.composed:
+        composition.on_kernels(record, arguments, outputs, launch)
+        return
     calls = calls_of(record.op.name, record.signature.names)
     if not calls.launched((*arguments.values(), *outputs)):
         reference.into(record.op, arguments, outputs)
+
+
+def _composed(record: custom_op.Record) -> Callable[..., Any]:
+    """The function of an op that is made of others: the same calls, each launched on its own."""
+    names = record.signature.names
+
+    def compose_one(*values: Any, out: torch.Tensor) -> torch.Tensor:
+        launch(record, dict(zip(names, values, strict=True)), (out,))
+        return out
+
+    def compose_several(*values: Any) -> None:
+        arguments = dict(zip(names, values[: len(names)], strict=True))
+        launch(record, arguments, values[len(names) :])
+
+    return compose_one if record.signature.results == 1 else compose_several
 
 
 def _declared(name: str) -> custom_op.Record:

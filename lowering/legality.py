@@ -19,8 +19,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from tile_backend.lowering import input_names, shapes
 from tile_backend.lowering.canonical import CanonicalGraph, is_dense, is_transformed
 from tile_backend.lowering.effects import is_opaque_call, storages, written
-from tile_backend.lowering.extent import Extent
-from tile_backend.lowering.fusion import Op, Respelling, Scalar
+from tile_backend.lowering.extent import CHEAP, Extent, is_metadata
+from tile_backend.lowering.fusion import Fusion, Op, Respelling, Scalar
 from tile_backend.lowering.mask.source import Source
 from tile_backend.lowering.match import Match, number
 from tile_backend.lowering.node import shape, strides, target_name, value
@@ -44,6 +44,7 @@ class Call:
     respelled: what takes the place of the original ops where no kernel runs, if that is better.
     masked:    `arguments` as they were before facts took the mask's place.
     steps:     the calls that are made in its place (see steps), on the same fakes; mostly none.
+    drops:     values that the model returns are dropped with the original ops.
     """
 
     op: Op
@@ -56,6 +57,7 @@ class Call:
     respelled: Respelling | None = None
     masked: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     steps: tuple[Call, ...] = ()
+    drops: bool = False
 
     @property
     def launched(self) -> tuple[Call, ...]:
@@ -63,13 +65,22 @@ class Call:
         return self.steps or (self,)
 
 
-def structure(match: Match, extent: Extent, canonical: CanonicalGraph) -> Check:
-    """What can be told from the graph alone, before the op is tried on fake tensors."""
+def structure(
+    match: Match, extent: Extent, canonical: CanonicalGraph, drops: frozenset[str] = frozenset()
+) -> Check:
+    """What can be told from the graph alone, before the op is tried on fake tensors.
+
+    drops: the fusions that may drop what the graph returns (Fusion.drops).
+    """
     return (
         match.pattern.spelling.declined
         or unaliased(extent, canonical)
         or undisturbed(extent, canonical)
-        or contained(extent)
+        or (
+            given_up(match.fusion, extent, canonical, drops)
+            if match.fusion.drops
+            else contained(extent)
+        )
         or in_order(extent, canonical)
     )
 
@@ -83,6 +94,43 @@ def contained(extent: Extent) -> Check:
         ReasonKind.INTERIOR_VALUE_ESCAPES,
         f"the value {node.name} ({target_name(node)}) inside it is also used by {', '.join(users)}",
         node.name,
+    )
+
+
+def given_up(
+    fusion: Fusion, extent: Extent, canonical: CanonicalGraph, drops: frozenset[str]
+) -> Check:
+    """Nobody reads what is computed inside, but for what the model returns and may do without."""
+    for node in kept_alive(extent, canonical):
+        users = [u for u in node.users if u not in extent.elided and not is_metadata(u)]
+        others = [u.name for u in users if u.op != "output"]
+        if others:
+            text = f"the {fusion.drops} ({node.name}) are also used by {', '.join(others)}"
+            return Reason(ReasonKind.INTERIOR_VALUE_ESCAPES, text, node.name)
+        if fusion.name not in drops:
+            return Reason(
+                ReasonKind.INTERIOR_VALUE_ESCAPES,
+                f"the model also returns the {fusion.drops} ({node.name})",
+                node.name,
+                f"compile with tilegym.{fusion.drop_option}=True, or return the loss alone",
+            )
+    return None
+
+
+def kept_alive(extent: Extent, canonical: CanonicalGraph) -> tuple[fx.Node, ...]:
+    """Elided nodes that something outside reads, views among them, but for those of operands."""
+    heavy, inside = set[fx.Node](), set(extent.elided)
+    for node in extent.interior:
+        term = canonical.term.get(node)
+        weighty = term is None or term.op not in CHEAP
+        if weighty or any(source in heavy for source in node.all_input_nodes):
+            heavy.add(node)
+    return tuple(
+        node
+        for node in extent.interior
+        if node in heavy
+        and node not in extent.roots
+        and any(u not in inside and not is_metadata(u) for u in node.users)
     )
 
 
@@ -175,7 +223,7 @@ def in_order(extent: Extent, canonical: CanonicalGraph) -> Check:
 def call(match: Match, operands: Mapping[str, Any]) -> Call | Reason:
     """Bind the op's arguments and run its `outputs` under the graph's fake mode."""
     spelling, op = match.pattern.spelling, match.fusion.op(match.pattern.spelling.op)
-    scalars: dict[str, float] = {}
+    scalars: dict[str, Any] = {}
     for name, bound in match.scalars.items():
         known = number(bound)
         if known is None:

@@ -241,6 +241,8 @@ def unify_number(wanted: Term, term: Term, binding: Binding) -> bool:
     if term.op != "number":
         return False
     if wanted.op == "number":
+        if isinstance(wanted.attrs[1], str):
+            return bool(wanted.attrs == term.attrs)
         expected, actual = number_of(wanted), number_of(term)
         return expected is not None and actual is not None and close(expected, actual)
     name, power = wanted.attrs
@@ -252,8 +254,10 @@ def unify_number(wanted: Term, term: Term, binding: Binding) -> bool:
         value = number = 1.0 / number
     bound = binding.scalars.get(name)
     if bound is not None:
-        return bound is value or (
-            isinstance(bound, float) and number is not None and close(bound, number)
+        return (
+            bound is value
+            or (isinstance(bound, str) and bound == value)
+            or (isinstance(bound, float) and number is not None and close(bound, number))
         )
     binding.scalars[name] = value if number is None else number
     return True
@@ -280,8 +284,13 @@ def operands_of(pattern: Pattern, binding: Binding) -> dict[str, Term]:
     return {name: binding.terms[hole] for name, hole in holes if hole in binding.terms}
 
 
-def number(value: Any) -> float | None:
-    """A bound scalar as a float; specialises a symbolic float (with a guard of Dynamo's)."""
+def number(value: Any) -> float | str | None:
+    """A bound scalar as a float; specialises a symbolic float (with a guard of Dynamo's).
+
+    A word is itself.
+    """
+    if isinstance(value, str):
+        return value
     if isinstance(value, SymbolicNumber):
         return float(node.value(value.node))
     if isinstance(value, sympy.Expr):

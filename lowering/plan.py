@@ -33,6 +33,8 @@ class Candidate:
     """A match, where it lies, and either the op call it stands for or the reason why not.
 
     merged: further matches that the same call serves (k of a rotary embedding of q and k).
+    dropped: nodes that the graph returns, and that go with the original ops (Fusion.drops).
+    dropped_at: their places among what it returns.
     plain:  what goes into the graph is plain PyTorch (fusion.MaskRule), not the op.
     """
 
@@ -43,6 +45,8 @@ class Candidate:
     reason: Reason | None = None
     merged: tuple[Match, ...] = ()
     plain: bool = False
+    dropped: tuple[fx.Node, ...] = ()
+    dropped_at: tuple[int, ...] = ()
 
     @property
     def fusion(self) -> str:
@@ -72,7 +76,13 @@ class Plan:
         return {n for c in (*self.chosen, *self.declined) for n in c.extent.elided}
 
 
-def plan(canonical: CanonicalGraph, matcher: Matcher, allows: Allows) -> Plan:
+def plan(
+    canonical: CanonicalGraph,
+    matcher: Matcher,
+    allows: Allows,
+    drops: frozenset[str] = frozenset(),
+) -> Plan:
+    """drops: the fusions that may drop what the graph returns (Fusion.drops)."""
     candidates = sorted(found(canonical, matcher), key=rank(canonical))
     claimed: dict[fx.Node, Candidate] = {}
     chosen: list[Candidate] = []
@@ -80,7 +90,7 @@ def plan(canonical: CanonicalGraph, matcher: Matcher, allows: Allows) -> Plan:
     for candidate in candidates:
         if any(node in claimed for node in weighty(candidate.extent, canonical)):
             continue
-        judged = judge(candidate, canonical, allows)
+        judged = judge(candidate, canonical, allows, drops)
         if judged.reason is None:
             chosen.append(judged)
         else:
@@ -140,12 +150,14 @@ def weighty(where: Extent, canonical: CanonicalGraph) -> list[fx.Node]:
     ]
 
 
-def judge(candidate: Candidate, canonical: CanonicalGraph, allows: Allows) -> Candidate:
+def judge(
+    candidate: Candidate, canonical: CanonicalGraph, allows: Allows, drops: frozenset[str]
+) -> Candidate:
     """The candidate with its op call, or with the reason why it cannot be."""
     if not allows(candidate.fusion, candidate.module):
         text = "the options exclude it here (fusions, include or exclude)"
         return dataclasses.replace(candidate, reason=Reason(ReasonKind.EXCLUDED_BY_USER, text))
-    reason = legality.structure(candidate.match, candidate.extent, canonical)
+    reason = legality.structure(candidate.match, candidate.extent, canonical, drops)
     if reason is not None:
         return dataclasses.replace(candidate, reason=reason)
     try:
@@ -159,8 +171,22 @@ def judge(candidate: Candidate, canonical: CanonicalGraph, allows: Allows) -> Ca
         return dataclasses.replace(candidate, reason=reason)
     where = legality.place(candidate.extent, canonical)
     call = proof.applied(made, candidate.match, canonical)
-    call = dataclasses.replace(call, read=candidate.extent.read)
-    return dataclasses.replace(candidate, call=call, place=where)
+    dropped: tuple[fx.Node, ...] = ()
+    if candidate.match.fusion.drops:
+        dropped = legality.kept_alive(candidate.extent, canonical)
+    places = returned_at(canonical.graph, dropped)
+    call = dataclasses.replace(call, read=candidate.extent.read, drops=bool(dropped))
+    return dataclasses.replace(
+        candidate, call=call, place=where, dropped=dropped, dropped_at=places
+    )
+
+
+def returned_at(graph: fx.Graph, nodes: tuple[fx.Node, ...]) -> tuple[int, ...]:
+    """The places of these nodes among what the graph returns."""
+    if not nodes:
+        return ()
+    returned: tuple[object, ...] = tuple(graph.output_node().args[0])  # type: ignore[arg-type]
+    return tuple(place for place, node in enumerate(returned) if node in nodes)
 
 
 def fake_call(match: Match) -> Call | Reason:
@@ -172,12 +198,20 @@ def fake_call(match: Match) -> Call | Reason:
 def best_of_each_region(
     declined: list[Candidate], taken: set[fx.Node], canonical: CanonicalGraph
 ) -> Iterable[Candidate]:
-    """Failures that no chosen rewrite and no better failure covers, in program order."""
-    seen = set(taken)
+    """Failures that no chosen rewrite and no better failure covers, in program order.
+
+    One that the user can lift (Fusion.drops) is kept even where a smaller rewrite took a part.
+    """
+    seen, insisted = set(taken), set[fx.Node]()
     kept = []
     for candidate in declined:  # best first
         nodes = weighty(candidate.extent, canonical)
-        if not any(node in seen for node in nodes):
+        liftable = bool(candidate.reason and candidate.reason.fix and candidate.match.fusion.drops)
+        if liftable and not insisted.intersection(nodes):
+            insisted.update(nodes)
+            kept.append(candidate)
+            seen.update(nodes)
+        elif not any(node in seen for node in nodes):
             kept.append(candidate)
             seen.update(nodes)
     return sorted(kept, key=lambda c: canonical.effects.position[c.root])

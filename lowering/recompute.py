@@ -1,7 +1,8 @@
 """Tells the partitioner which of our ops to run again in the backward, not to save their results.
 
 Custom ops are saved by default. Ours are cheap to recompute, and their results as large as their
-inputs, except where the reference contains a matrix product (attention): those stay saved.
+inputs, except where the reference contains a matrix product (attention), or where little comes of
+much (the log-sum-exp of logits): those stay saved.
 Goes into Inductor's `joint_custom_post_pass`.
 """
 
@@ -9,8 +10,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +23,8 @@ from tile_backend.lowering import custom_op, shape_check
 from tile_backend.lowering.inductor_ir import CustomGraphPass
 from tile_backend.lowering.node import hint
 
+SMALLER = 4
+"""So many times fewer elements: reading a tensor again costs more than keeping that little."""
 _SOURCE = hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()  # once: files may change
 
 
@@ -49,7 +53,21 @@ def _is_cheap(record: custom_op.Record, node: torch.fx.Node) -> bool:
         name: value.meta["val"] if isinstance(value, torch.fx.Node) else value
         for name, value in arguments.items()
     }
+    if _shrinks(values.values(), node.meta.get("val")):
+        return False
     return not _has_products(record, tuple(_example(v) for v in values.values()))
+
+
+def _shrinks(values: Iterable[Any], results: Any) -> bool:
+    """Whether the results are much smaller than what they are computed from. None: not known."""
+    if results is None:
+        return False
+    made = results if isinstance(results, (tuple, list)) else (results,)
+    read, written = (
+        sum(math.prod(map(hint, t.shape)) for t in tensors if isinstance(t, torch.Tensor))
+        for tensors in (values, made)
+    )
+    return SMALLER * written < read
 
 
 def _example(value: Any) -> Any:

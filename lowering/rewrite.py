@@ -51,9 +51,17 @@ def apply(graph: fx.Graph, candidates: tuple[Candidate, ...], overload: str = "d
     replaced: dict[fx.Node, fx.Node] = {}
     for candidate in sorted(candidates, key=lambda c: order[c.place]):
         splice(graph, candidate, replaced, overload)
+    drop_outputs(graph, {node for candidate in candidates for node in candidate.dropped})
     for candidate in candidates:
         erase(graph, candidate)
     graph.lint()
+
+
+def drop_outputs(graph: fx.Graph, dropped: set[fx.Node]) -> None:
+    """The graph returns what is left; see Candidate.dropped_at."""
+    output = graph.output_node()
+    if dropped:
+        output.args = (tuple(n for n in output.args[0] if n not in dropped),)  # type: ignore[union-attr]
 
 
 def splice(

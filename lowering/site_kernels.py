@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tile_backend.lowering import dynamic_sizes, gate, kernel_code
+from tile_backend.lowering import composition, dynamic_sizes, gate, kernel_code
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.kernel_code import Code
 from tile_backend.lowering.kernels.launch_plan import KernelLimit
@@ -115,7 +115,7 @@ def problems(sites: Sequence[LaunchSite], compiles: bool) -> dict[LaunchSite, Pr
     missing = kernel_code.missing(codes, compiles)
     return {
         site: [
-            ("" if need is found[0] else need.sizes, problem)
+            ("" if need.sizes == found[0].sizes else need.sizes, problem)
             for need in found
             if (problem := need.problem(missing)) is not None
         ]
@@ -130,19 +130,20 @@ def needs_of(site: LaunchSite) -> Iterator[Need]:
     for trial in dynamic_sizes.trials(layouts, site.environment):
         sizes = dynamic_sizes.described(trial)
         values = [v.on_meta(trial) if isinstance(v, Layout) else v for v in site.values]
-        try:
-            found = recipe(site.op, site.names, describe(values), site.arch)
-        except KernelLimit as limit:
-            yield Need(sizes, refusal=limit.reason)
-            continue
-        except NoKernelError as error:
-            yield Need(sizes, refusal=Reason(ReasonKind.MISSING_KERNEL, str(error)))
-            continue
-        if found is None:
-            yield Need(sizes)
-            continue
-        signature = kernels.signature_for(found.kernel, found.arguments(values))
-        yield Need(sizes, found.kernel.code(signature, site.arch))
+        for op, names, given in composition.called(site.op, site.names, values):
+            try:
+                found = recipe(op, names, describe(given), site.arch)
+            except KernelLimit as limit:
+                yield Need(sizes, refusal=limit.reason)
+                continue
+            except NoKernelError as error:
+                yield Need(sizes, refusal=Reason(ReasonKind.MISSING_KERNEL, str(error)))
+                continue
+            if found is None:
+                yield Need(sizes)
+                continue
+            signature = kernels.signature_for(found.kernel, found.arguments(given))
+            yield Need(sizes, found.kernel.code(signature, site.arch))
 
 
 def judged(verdict: Verdict, found: Problems, kernels: str) -> Verdict:

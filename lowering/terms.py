@@ -68,6 +68,32 @@ class NamedNumber(float):
         return self
 
 
+class NamedInteger(int):
+    """The same for a whole number."""
+
+    name: str
+
+    def __new__(cls, name: str) -> NamedInteger:
+        self = super().__new__(cls, -7919)
+        self.name = name
+        return self
+
+
+class NamedWord(str):
+    """The same for a word. Its text is one that torch takes: the reduction of a loss."""
+
+    name: str
+
+    def __new__(cls, name: str) -> NamedWord:
+        self = super().__new__(cls, "mean")
+        self.name = name
+        return self
+
+
+NAMED = {float: NamedNumber, int: NamedInteger, str: NamedWord}
+"""What stands for a scalar hole of each type."""
+
+
 class TermTable:
     """Interns terms of one graph, or of one pattern."""
 
@@ -96,11 +122,11 @@ class TermTable:
         return found
 
     def number(self, value: Any) -> Term:
-        """A literal, a size expression, a SymbolicNumber, or in a pattern a scalar hole.
+        """A literal, a word, a size expression, a SymbolicNumber, or in a pattern a scalar hole.
 
         The term "scalar" has attributes (name, power): power -1 stands for the number's inverse.
         """
-        if isinstance(value, NamedNumber):
+        if isinstance(value, (NamedNumber, NamedInteger, NamedWord)):
             return self.intern("scalar", (), (value.name, 1), None, ())
         if isinstance(value, bool):
             value = int(value)

@@ -24,7 +24,7 @@ from torch.utils._sympy.functions import FloorDiv
 
 from tile_backend.lowering.fusion import Fusion, Scalar, Spelling, Tensor
 from tile_backend.lowering.node import shape
-from tile_backend.lowering.terms import NamedNumber, Term, TermTable
+from tile_backend.lowering.terms import NAMED, Term, TermTable
 from tile_backend.lowering.vocabulary import FUNCTIONS, METHODS, meaning_of
 
 PRIMES = {
@@ -131,6 +131,7 @@ def dtype_choices(hole: Tensor, low: bool) -> tuple[torch.dtype, ...]:
         "any": both,
         "f32": (torch.float32,),
         "bool": (torch.bool,),
+        "i64": (torch.int64,),
         "c64": (torch.complex64,),
     }[hole.dtype]
 
@@ -176,7 +177,7 @@ def trace(
     for name in names:
         hole = fusion.holes[name]
         if isinstance(hole, Scalar):
-            arguments[name] = NamedNumber(name)
+            arguments[name] = NAMED[hole.type](name)
             continue
         dtype = dtypes[name]
         arguments[name] = sample(hole, dtype, sizes) if dtype else None

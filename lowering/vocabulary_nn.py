@@ -68,6 +68,16 @@ def order(names: str, wanted: list[str]) -> tuple[int, ...]:
     return tuple(names.index(c) - len(names) for c in wanted)
 
 
+@word(F.linear)
+def linear(t: TermTable, r: Result, input: Any, weight: Any, bias: Any = None) -> Meaning:
+    """input @ weight.T + bias, rounded once. Operands in the result's dtype: see matmul."""
+    given = (input, weight) if bias is None else (input, weight, bias)
+    if not r.is_float or not all(isinstance(x, Term) for x in given):
+        return None
+    args = tuple(cast(t, x, r.dtype) for x in given)
+    return build(t, "linear", args, (bias is not None,), r.dtype, r.shape)
+
+
 @word("softmax", F.softmax, torch.softmax)
 def softmax(
     t: TermTable, r: Result, input: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None
@@ -83,7 +93,10 @@ def softmax(
 def log_softmax(
     t: TermTable, r: Result, input: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None
 ) -> Meaning:
-    return build(t, "log_softmax", (cast(t, input, r.dtype),), (dim,), r.dtype, r.shape)
+    place = dimension(dim, input.rank) if dim is not None else None
+    if place is None or not r.is_float:
+        return None
+    return build(t, "log_softmax", (cast(t, input, r.dtype),), (place,), r.dtype, r.shape)
 
 
 @word(F.dropout, torch.dropout)

@@ -25,7 +25,8 @@ from tile_backend.lowering.node import value
 
 Edit = Callable[[fx.Graph, fx.Node, random.Random], str]
 CALLS = ("call_function", "call_method")
-REFUSED = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError)
+REFUSED = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, AssertionError)
+"""How eager refuses operands; torch's own decompositions assert."""
 
 
 def refresh(graph: fx.Graph) -> bool:

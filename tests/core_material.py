@@ -30,8 +30,19 @@ TABLE = 4
 OUTER = ("B", "S", "L", "N", "_0", "_1")
 """The dimensions of batches and sequences."""
 
-NUMBERS = {"eps": 1e-3, "scale": 0.3, "cap": 20.0, "fill": -1e4, "dropout": 0.25}
+NUMBERS: Mapping[str, Any] = {
+    "eps": 1e-3,
+    "scale": 0.3,
+    "cap": 20.0,
+    "fill": -1e4,
+    "dropout": 0.25,
+    "ignore_index": 2,
+    "label_smoothing": 0.125,
+    "reduction": "mean",
+}
 """Values for scalar holes of these names; any other gets 1.625, exact in every dtype."""
+FEWEST_CLASSES = 7
+"""Labels are smaller than this, and so than every size that counts classes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +52,7 @@ class Case:
     fusion: Fusion
     spelling: Spelling
     dtypes: Mapping[str, torch.dtype | None]
-    scalars: Mapping[str, float]
+    scalars: Mapping[str, Any]
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -91,12 +102,14 @@ def is_tensor(fusion: Fusion, name: str) -> bool:
 def sample(
     hole: Hole, dtype: torch.dtype, sizes: Mapping[str, int], generator: torch.Generator
 ) -> torch.Tensor:
-    """Normal numbers; a mask with one empty row; unit complex numbers."""
+    """Normal numbers; a mask with one empty row; unit complex numbers; labels of classes."""
     shape = [sizes[n] if n in sizes else int(n) for n in dimensions(hole)]
     if dtype is torch.bool:
         made = torch.rand(shape, generator=generator) > 0.4
         made[..., 0, :] = False
         return made
+    if dtype is torch.int64:
+        return torch.randint(FEWEST_CLASSES, shape, generator=generator)
     if dtype.is_complex:
         angle = 2 * math.pi * torch.rand(shape, generator=generator)
         return torch.polar(torch.ones(shape), angle)
@@ -132,7 +145,7 @@ def runs(case: Case) -> bool:
 def case_of(pattern: Pattern, low: torch.dtype) -> Case:
     fusion, spelling = pattern.fusion, pattern.spelling
     dtypes: dict[str, torch.dtype | None] = {}
-    scalars: dict[str, float] = {}
+    scalars: dict[str, Any] = {}
     for name in parameters_of(spelling.function):
         if not is_tensor(fusion, name):
             scalars[name] = NUMBERS.get(name, 1.625)

@@ -17,8 +17,10 @@ from tile_backend.lowering.custom_op import record
 
 OPS = [op for op in kernel_compile.OPS if not op.startswith("attention_grad")]
 """But for the gradients of attention, some of whose arguments come from others."""
+LOSSES = ("cross_entropy_rows", "cross_entropy_grad")
+NORMS = ("rms_norm", "add_rms_norm", "rms_norm_add", "layer_norm")
 ROWS = (
-    *("rms_norm", "add_rms_norm", "rms_norm_add", "layer_norm", "softmax", "silu_mul", "gelu_mul"),
+    *(*NORMS, "softmax", "silu_mul", "gelu_mul", *LOSSES),
     *("rms_norm_grad", "layer_norm_grad", "softmax_grad", "silu_mul_grad", "gelu_mul_grad"),
     *("silu_mul_grad_packed", "gelu_mul_grad_packed"),
 )
@@ -36,10 +38,12 @@ def rows(op: str, leading: tuple[int, ...], width: int, dtype: torch.dtype) -> A
 
     x = random(*leading, width)
     op = op.removesuffix("_packed")
-    if op.endswith("_grad"):
+    if op.endswith("_grad") and op not in LOSSES:
         return gradient_rows(op, rows(op.removesuffix("_grad"), leading, width, dtype))
     if op == "softmax":
         return {"x": 4 * x}
+    if op in LOSSES:
+        return losses(op, 4 * x, generator)
     if op in ("silu_mul", "gelu_mul"):
         return {"gate": 2 * x, "up": random(*leading, width)}
     gains = {"weight": 1 + 0.2 * random(width)}
@@ -62,6 +66,21 @@ def gradient_rows(op: str, given: Arguments) -> Arguments:
     if op == "rms_norm_grad":
         given["added"] = torch.randn(x.shape, generator=generator).to(x.dtype)
     return given
+
+
+def losses(op: str, logits: torch.Tensor, generator: torch.Generator) -> Arguments:
+    """Labels of classes, the second of them -100, and what a forward of these logits keeps."""
+    leading = logits.shape[:-1]
+    labels = torch.randint(logits.shape[-1], leading, generator=generator)
+    labels.view(-1)[1:2] = -100
+    if op == "cross_entropy_rows":
+        return {"logits": logits, "labels": labels}
+    return {
+        "logits": logits,
+        "labels": labels,
+        "parts": record("cross_entropy_rows").op.reference(logits, labels)[1],
+        "factor": torch.rand(leading, generator=generator),
+    }
 
 
 def heads(
@@ -160,7 +179,7 @@ def small(op: str, dtype: torch.dtype) -> Arguments:
 
 def scaled(arguments: Arguments, factor: float) -> Arguments:
     """With its data, not its gains or tables, multiplied."""
-    data = ("x", "residual", "gate", "up", "q", "k", "v", "dq", "dk")
+    data = ("x", "residual", "gate", "up", "q", "k", "v", "dq", "dk", "logits")
     return {
         name: (value.double() * factor).to(value.dtype) if name in data else value
         for name, value in arguments.items()

@@ -29,6 +29,7 @@ OPS = (
     " silu_mul_grad_packed gelu_mul_grad_packed softmax_grad"
     " attention attention_with_lse attention_grad_q attention_grad_kv"
     " attention_split attention_join"
+    " cross_entropy_rows cross_entropy_grad"
 ).split()
 ARCHITECTURES = ("sm_80", "sm_89", "sm_90", "sm_100", "sm_120")
 MAIN_ARCHITECTURE = "sm_90"

@@ -43,6 +43,14 @@ class Numbers:
 
 
 @dataclasses.dataclass(frozen=True)
+class Labels:
+    """Classes below `classes`; the second label is -100."""
+
+    shape: tuple[int, ...]
+    classes: int = 37
+
+
+@dataclasses.dataclass(frozen=True)
 class Case:
     """One call of an op; a tuple stands for a random tensor of that shape."""
 
@@ -193,10 +201,38 @@ def _softmax() -> list[Case]:
     return [Case("softmax", x), Case("softmax", {**x, "dtype": torch.float32})]
 
 
+def _losses() -> list[Case]:
+    rows: dict[str, Any] = {"logits": (3, 5, 37), "labels": Labels((3, 5))}
+    bounded = {"scale": 0.5, "softcap": 2.0, "label_smoothing": 0.25}
+    kept = {"parts": Weight((3, 5, 2), wide=True), "factor": Weight((3, 5), wide=True)}
+    layer: dict[str, Any] = {"hidden": (3, 5, 24), "weight": (37, 24), "bias": Weight((37,))}
+    layer = {**layer, "labels": Labels((15,))}
+    every_op = {**bounded, "rounding": "every_op"}
+    wanted = {"gradients": "hidden,weight,bias"}
+    return [
+        Case("cross_entropy_rows", rows),
+        Case("cross_entropy_rows", {**rows, **bounded}),
+        Case("cross_entropy_rows", {**rows, **every_op}),
+        Case("cross_entropy_grad", {**rows, **kept}),
+        Case("cross_entropy_grad", {**rows, **kept, **bounded}),
+        Case("cross_entropy_grad", {**rows, **kept, **every_op}),
+        Case("cross_entropy", rows),
+        Case("cross_entropy", {**rows, **every_op, "reduction": "sum"}),
+        Case("cross_entropy", {**rows, "reduction": "none", "labels": Labels((15,))}),
+        Case("cross_entropy_with_parts", {**rows, **bounded}),
+        Case("linear_cross_entropy", layer),
+        Case("linear_cross_entropy", {**layer, **every_op, "bias": None, "reduction": "sum"}),
+        Case("linear_cross_entropy", {**layer, "reduction": "none"}),
+        Case("linear_cross_entropy_with_gradients", {**layer, **wanted}),
+    ]
+
+
 CASES = (
     *(*_norms(), *_gates(), *_rotary(), *_attention(), *_attention_backward(), *_softmax()),
-    *(*_norm_gradients(), *_other_gradients()),
+    *(*_norm_gradients(), *_other_gradients(), *_losses()),
 )
+OWN_KERNEL = tuple(case for case in CASES if case.record.op.composed is None)
+"""Of the ops that have one; the others are made of these."""
 
 
 def one_of_each() -> list[Case]:
@@ -211,7 +247,10 @@ def arguments(
     generator = torch.Generator().manual_seed(seed)
 
     def tensor(value: Any) -> Any:
-        if isinstance(value, Numbers):
+        if isinstance(value, Labels):
+            made = torch.randint(value.classes, value.shape, generator=generator)
+            made.view(-1)[1] = -100
+        elif isinstance(value, Numbers):
             made = torch.tensor(value.values)
         elif isinstance(value, Mask):
             made = torch.rand(value.shape, generator=generator) > 0.4

@@ -14,7 +14,7 @@ from tests import fake_compiler, stub_driver
 from tests.fake_compiler import Tileiras
 from tests.inductor_code import first_call
 from tests.kernel_compile import OPS, samples_of
-from tests.op_samples import CASES, Case, arguments
+from tests.op_samples import OWN_KERNEL, Case, arguments
 from tests.stub_driver import STREAM, Driver
 from tests.stub_launches import BF16, launched, norm, passed_by, same_words, words_of
 from tile_backend.lowering import custom_op, launch, launch_abi1, launch_recipe
@@ -44,7 +44,7 @@ def test_arguments_grid_and_stream(driver: Driver) -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("contiguous", (True, False), ids=["contiguous", "strided"])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", OWN_KERNEL, ids=str)
 def test_every_op_launches_what_its_plan_says(driver: Driver, case: Case, contiguous: bool) -> None:
     values = arguments(case, BF16, contiguous=contiguous)
     outputs = case.record.op.outputs(**values)

@@ -107,11 +107,6 @@ def test_what_is_wrong_is_named_with_what_is_right(options: dict[str, Any], word
             "tilegym.numerics='bitwise' is not available in this version: use 'budget'",
         ),
         ("tune", "on", "tilegym.tune='on' is not available in this version: use 'off'"),
-        (
-            "drop_logits",
-            True,
-            "tilegym.drop_logits=True is not available in this version: use False",
-        ),
     ),
 )
 def test_what_cannot_act_yet_is_refused(key: str, value: Any, words: str) -> None:

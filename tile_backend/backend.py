@@ -17,6 +17,7 @@ from torch import fx
 from tile_backend import (
     bisection,
     compiler_bisector,
+    dropped_logits,
     inductor,
     pipeline,
     registry,
@@ -57,7 +58,7 @@ def tilegym(
         compiled = inductor.Inductor(mode, theirs, name, passes).compile(module, inputs)
     if found is not None and any(site.decision == "kernel" for site in found.sites):
         prepare(launches, ours)
-    return compiled
+    return dropped_logits.returning(compiled, found.dropped if found is not None else ())
 
 
 tilegym.reset = inductor.reset  # type: ignore[attr-defined]

@@ -212,6 +212,16 @@ class BadTarget(TileBackendError):
     template = "cannot use the target {target!r}: {cause}. {fix}."
 
 
+class LogitsDropped(TileBackendError, AttributeError):
+    """Logits were used that nothing computed. An AttributeError, so that `hasattr` is False."""
+
+    template = (
+        "{use} of logits that were not computed: with tilegym.drop_logits=True the loss is "
+        "computed without them. Compile with tilegym.drop_logits=False, or call the model without "
+        "labels, to have them."
+    )
+
+
 # --- warnings -------------------------------------------------------------------------------------
 
 

@@ -34,7 +34,6 @@ NO_BITWISE = (
     "tilegym.kernels='never' for the code of Inductor"
 )
 NO_TUNING = "use 'off': kernels run with their shipped configurations"
-NO_CROSS_ENTROPY = "use False: the loss is left to Inductor"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +116,10 @@ class Options:
     )
     drop_logits: bool = option(
         False,
-        option_values.flag(later=NO_CROSS_ENTROPY),
-        "`False`, `True` (not available in this version)",
-        "allow `linear_cross_entropy` although the model also returns logits",
+        option_values.flag(),
+        "`False`, `True`",
+        "allow `linear_cross_entropy` although the model also returns logits: in their place it "
+        "then returns an object that says so when it is used",
     )
     mode: str | None = None
     """`mode` given inside `options=`, which torch.compile does not allow beside `mode=`."""

@@ -37,15 +37,16 @@ def analyse(
         for fusion in registry.known_fusions()
         if options.fusions == "all" or fusion.name in options.fusions
     )
+    drops = frozenset(f.name for f in wanted if f.drops and getattr(options, f.drop_option))
     if not prefix:
         return analysis.analyse(
-            module, registry_of(wanted), options.allows, options.kernels, compiles
+            module, registry_of(wanted), options.allows, options.kernels, compiles, drops
         )
 
     def allows(fusion: str, path: str) -> bool:
         return options.allows(fusion, joined(prefix, path))
 
-    found = analysis.analyse(module, registry_of(wanted), allows, options.kernels, compiles)
+    found = analysis.analyse(module, registry_of(wanted), allows, options.kernels, compiles, drops)
     sites = (dataclasses.replace(s, module=joined(prefix, s.module)) for s in found.sites)
     return dataclasses.replace(found, sites=tuple(sites))
 

@@ -9,7 +9,7 @@ from bench import kernel_speed, launch_overhead
 from tests.gpu_kit import calls
 from tests.gpu_kit.model_runs import RUNS
 from tile_backend import precompile
-from tile_backend.lowering import launch_recipe, reference, site_kernels
+from tile_backend.lowering import composition, gate, launch_recipe, reference, site_kernels
 from tile_backend.lowering.custom_op import record
 from tile_backend.lowering.kernel_code import Code
 from tile_backend.lowering.kernels.signature import signature_for
@@ -18,7 +18,7 @@ from tile_backend.targets import Target
 
 def codes(arch: str) -> set[Code]:
     """Of all that `make gpu-check` launches."""
-    return {code for _, op, values in op_calls() if (code := code_of(op, values, arch))} | set(
+    return {code for _, op, values in op_calls() for code in codes_of(op, values, arch)} | set(
         model_codes(arch)
     )
 
@@ -39,15 +39,22 @@ def op_calls() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         )
 
 
-def code_of(op: str, values: Mapping[str, Any], arch: str) -> Code | None:
-    """What a call launches; None where there is nothing to compute. Raises KernelLimit."""
+def codes_of(op: str, values: Mapping[str, Any], arch: str) -> Iterator[Code]:
+    """What a call launches; nothing where there is nothing to compute. Raises KernelLimit."""
     declared = record(op)
     outputs = reference.as_tuple(declared.op.outputs(**values))
-    given = (*values.values(), *outputs)
-    found = launch_recipe.recipe(op, declared.signature.names, launch_recipe.describe(given), arch)
-    if found is None:
-        return None
-    return found.kernel.code(signature_for(found.kernel, found.arguments(given)), arch)
+    given: tuple[Any, ...] = (*values.values(), *outputs)
+    if declared.op.composed is not None:  # its parts lie as new tensors do
+        given = tuple(gate.example(value) for value in given)
+    for name, names, passed in composition.called(op, declared.signature.names, given):
+        found = launch_recipe.recipe(name, names, launch_recipe.describe(passed), arch)
+        if found is not None:
+            yield found.kernel.code(signature_for(found.kernel, found.arguments(passed)), arch)
+
+
+def code_of(op: str, values: Mapping[str, Any], arch: str) -> Code | None:
+    """What a call of an op with a kernel launches; None where there is nothing to compute."""
+    return next(codes_of(op, values, arch), None)
 
 
 def model_codes(arch: str) -> Iterator[Code]:
