@@ -167,7 +167,9 @@ def left_alone(graph: fx.Graph, registry: Registry) -> Iterator[tuple[fx.Node, S
 
 def judge(candidates: Sequence[Candidate], kernels: str, compiles: bool) -> list[Verdict]:
     """What runs at each site, with its kernel's code at hand."""
-    custom_op.define(c.match.fusion for c in candidates)  # what an op is made of goes by name
+    fusions = [c.match.fusion for c in candidates]
+    # What an op is made of goes by name.
+    custom_op.define(f for f in fusions if any(op.composed for op in f.ops))
     pairs = [(c.match.fusion, c.call) for c in candidates if c.call is not None]
     verdicts = [gate.decide(fusion, call, kernels) for fusion, call in pairs]
     return site_kernels.settle([call for _, call in pairs], verdicts, kernels, compiles)

@@ -69,7 +69,8 @@ def test_sites_are_those_of_the_model_without_checkpointing(name: str) -> None:
     )
     for report in others:
         assert found(report) == found(plain)
-        assert all(site.module for site in report.sites)
+        # The loss is computed in the model itself.
+        assert all(site.module for site in report.sites if "cross_entropy" not in site.fusion)
         across = plain.counts.get("add_rms_norm", 0) - report.counts.get("add_rms_norm", 0)
         assert 0 <= across <= LAYERS
 
@@ -122,6 +123,7 @@ def test_dynamic_sizes_and_numbers_in_a_body() -> None:
     assert Counter(site.fusion for site in captured if site.status == "fused") == {
         "add_rms_norm": 2,
         "attention": 2,
+        "cross_entropy": 1,
         "rms_norm": 3,
         "rotary": 2,
         "silu_mul": 2,

@@ -80,8 +80,10 @@ def flat(model: torch.nn.Module) -> torch.Tensor:
 
 
 def assert_sites(report: tile_backend.Report, name: str = "llama") -> None:
-    """Training finds what prefill of the named model finds; what it finds besides is the loss's."""
+    """Training finds what prefill of the named model finds; what it finds besides is the loss's,
+    whose last layer stays because the model returns the logits.
+    """
     expected = expectations.load(name)["float32 prefill model static"]["sites"]
     assert expected.items() <= report.counts.items(), report.counts
-    declined = report.having("declined")
-    assert declined == (), [str(site.reason) for site in declined]
+    declined = [s for s in report.having("declined") if s.fusion != "linear_cross_entropy"]
+    assert declined == [], [str(site.reason) for site in declined]
