@@ -32,8 +32,10 @@ from bench import (
 from bench.attention_cases import Case
 from bench.attention_check import part_of
 from bench.attention_table import report
+from bench.attention_versions import Maker
 from bench.cpu_prefill import peak_of
-from bench.versions import Found, Step, gpu_peak_mib, reason_of, significant
+from bench.versions import Found, Step, significant
+from tile_backend.lowering.budget import Verdict
 
 IN_A_PROCESS = ("tilegym", "inductor")
 """The versions whose memory on a CPU is measured, each in a process of its own."""
@@ -44,20 +46,14 @@ def steps_of(case: Case, device: str, found: Found) -> dict[str, Step]:
     inputs = case.inputs(device)
     slope = torch.randn_like(inputs[0]) if case.train else None
     part = part_of(case, inputs, slope)
-    steps: dict[str, Step] = {}
-    for name, make in attention_versions.makers(device).items():
-        try:
-            step = functools.partial(attention_versions.outcome, make(case, inputs), inputs, slope)
-            found.verdicts[name] = part.verdict(step())
-            if device != "cpu":
-                found.peaks[name] = gpu_peak_mib(step)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the row has it
-            found.not_run[name] = reason_of(error)
-        else:
-            steps[name] = step
-        if name == "tilegym":
-            found.ran = what_ran()
-    return steps
+
+    def ready(make: Maker) -> tuple[Step, Verdict]:
+        step = functools.partial(attention_versions.outcome, make(case, inputs), inputs, slope)
+        return step, part.verdict(step())
+
+    every = attention_versions.makers(device).items()
+    makers = {name: functools.partial(ready, make) for name, make in every}
+    return versions.warm_steps(makers, device, found, what_ran)
 
 
 def what_ran() -> dict[str, str]:

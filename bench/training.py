@@ -16,7 +16,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,10 +30,11 @@ from bench import (
     versions,
 )
 from bench.cpu_prefill import peak_of
-from bench.training_models import Case
-from bench.training_programs import Program, judge, outcome, slopes_of
+from bench.training_models import Case, Trained
+from bench.training_programs import Function, Program, judge, outcome, slopes_of
 from bench.training_table import report
-from bench.versions import Found, Step, gpu_peak_mib, reason_of, significant
+from bench.versions import Found, Step, significant
+from tile_backend.lowering.budget import Verdict
 
 IN_A_PROCESS = ("tilegym", "no logits", "inductor", "eager")
 """The versions whose memory on a CPU is measured, each in a process of its own."""
@@ -52,20 +53,14 @@ def program_steps(program: Program, device: str, found: Found) -> dict[str, Step
     inputs = program.inputs(device)
     slopes = slopes_of(program, inputs)
     verdict = judge(program, inputs, slopes)
-    steps: dict[str, Step] = {}
-    for name, make in training_programs.makers(device).items():
-        try:
-            step = functools.partial(outcome, make(program), inputs, slopes)
-            found.verdicts[name] = verdict(step())
-            if device != "cpu":
-                found.peaks[name] = gpu_peak_mib(step)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the row has it
-            found.not_run[name] = reason_of(error)
-        else:
-            steps[name] = step
-        if name == "tilegym":
-            found.ran = what_ran()
-    return steps
+
+    def ready(make: Callable[[Program], Function]) -> tuple[Step, Verdict]:
+        step = functools.partial(outcome, make(program), inputs, slopes)
+        return step, verdict(step())
+
+    every = training_programs.makers(device).items()
+    makers = {name: functools.partial(ready, make) for name, make in every}
+    return versions.warm_steps(makers, device, found, what_ran)
 
 
 def measure_program(program: Program, device: str, rounds: int) -> Found:
@@ -84,23 +79,17 @@ def model_steps(case: Case, device: str, found: Found) -> dict[str, Step]:
     """A warm step for each version of a model, all with weights of their own."""
     verdict = training_models.judge(case, device)
     tokens = case.tokens(device)
-    steps: dict[str, Step] = {}
-    for name, make in training_models.makers(device).items():
-        try:
-            trained = make(case.model(device))
-            found.verdicts[name] = verdict(trained)
-            step = trained.step(tokens)
-            for _ in range(2):
-                step()
-            if device != "cpu":
-                found.peaks[name] = gpu_peak_mib(step)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the row has it
-            found.not_run[name] = reason_of(error)
-        else:
-            steps[name] = step
-        if name == "tilegym":
-            found.ran = what_ran()
-    return steps
+
+    def ready(make: Callable[[Any], Trained]) -> tuple[Step, Verdict]:
+        trained = make(case.model(device))
+        judged, step = verdict(trained), trained.step(tokens)
+        for _ in range(2):
+            step()
+        return step, judged
+
+    every = training_models.makers(device).items()
+    makers = {name: functools.partial(ready, make) for name, make in every}
+    return versions.warm_steps(makers, device, found, what_ran)
 
 
 def measure_model(case: Case, device: str, rounds: int, cache: str) -> Found:

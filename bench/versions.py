@@ -81,6 +81,31 @@ def gpu_peak_mib(step: Callable[[], object]) -> float:
     return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
+def warm_steps(
+    makers: Mapping[str, Callable[[], tuple[Step, Verdict]]],
+    device: str,
+    found: Found,
+    what_ran: Callable[[], Mapping[str, Any]],
+) -> dict[str, Step]:
+    """The steps that run. Verdicts, memory on a GPU, and why others did not run go into `found`.
+
+    makers: each gives a warm step and its verdict. what_ran: asked right after tilegym's.
+    """
+    steps: dict[str, Step] = {}
+    for name, make in makers.items():
+        try:
+            step, found.verdicts[name] = make()
+            if device != "cpu":
+                found.peaks[name] = gpu_peak_mib(step)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the row has it
+            found.not_run[name] = reason_of(error)
+        else:
+            steps[name] = step
+        if name == "tilegym":
+            found.ran = what_ran()
+    return steps
+
+
 def captured(steps: Mapping[str, Step], found: Found) -> dict[str, Callable[[], None]]:
     """CUDA graphs of those that can be captured."""
     replays = {}

@@ -33,11 +33,6 @@ def rounded_to_bfloat16(y: torch.Tensor) -> torch.Tensor:
     return y + (y.detach().bfloat16().to(y.dtype) - y.detach())
 
 
-def rounded_towards_zero(y: torch.Tensor) -> torch.Tensor:
-    """The next number of y's dtype towards zero; the gradient is y's."""
-    return y + (torch.nextafter(y.detach(), torch.zeros_like(y)) - y.detach())
-
-
 @contextlib.contextmanager
 def planted(fault: Fault, op: str) -> Iterator[list[int]]:
     """Inside, compiles of ours have the fault behind each `op`; yields how many, by graph."""
