@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from tile_backend.lowering import input_names
+from tile_backend.lowering import input_names, kernel_use
 from tile_backend.lowering.gate import Verdict
+from tile_backend.lowering.kernel_use import KernelUse
 from tile_backend.lowering.near_miss import NearMiss
 from tile_backend.lowering.node import line, module_path, spec, target_name
 from tile_backend.lowering.plan import Candidate
@@ -25,10 +26,17 @@ def fused(candidate: Candidate, verdict: Verdict) -> Site:
         decision=verdict.decision,
         fallback=verdict.fallback,
         call=call,
+        kernels=kernels(candidate, verdict),
         bindings=bindings(candidate),
         after=written_calls(candidate),
         **common(candidate),
     )
+
+
+def kernels(candidate: Candidate, verdict: Verdict) -> tuple[KernelUse, ...]:
+    """What the site launches."""
+    assert candidate.call is not None
+    return kernel_use.uses(candidate.call) if verdict.decision != "reference" else ()
 
 
 def declined(candidate: Candidate) -> Site:

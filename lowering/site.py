@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from tile_backend.lowering.certificate import Certificate
 from tile_backend.lowering.reason import Reason
+
+if TYPE_CHECKING:
+    from tile_backend.lowering.kernel_use import KernelUse
 
 Status = Literal["fused", "declined", "near-miss"]
 Choice = Literal["kernel", "reference", "interpreted"]
@@ -115,6 +119,10 @@ class Site:
     before: tuple[GraphLine, ...] = ()
     after: tuple[str, ...] = ()
     call: OpCall | None = None
+    kernels: tuple[KernelUse, ...] = ()
+    """What is launched, or interpreted, at the sizes seen at capture; empty where plain PyTorch runs."""
+    certificate: Certificate | None = None
+    """None where nobody asked for one (tilegym.verify)."""
     progress: str = ""
     """For a near miss: "9/10 ops"."""
     source_path: str = ""

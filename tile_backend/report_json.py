@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tile_backend.lowering.site import OpCall, Site
     from tile_backend.report import GraphFacts, Report
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def dumps(report: Report) -> str:
@@ -79,6 +79,8 @@ def site_object(site: Site) -> dict[str, Any]:
         "ops": list(site.ops),
         "bindings": plain(site.bindings),
         "call": site.call and call_object(site.call),
+        "kernels": [plain(dataclasses.asdict(use)) for use in site.kernels],
+        "certificate": site.certificate and dataclasses.asdict(site.certificate),
         "before": [
             {"name": line.name, "text": line.text, "source": line.source, "code": line.code}
             for line in site.before

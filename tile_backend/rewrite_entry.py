@@ -62,6 +62,9 @@ class RewriteEntry:
             facts.append(("decision", f"{site.decision}: {site.decision.evidence}"))
         if site.reason:
             facts.append(("reason", site.reason.kind.value))
+        if site.certificate:
+            facts.append(("certificate", str(site.certificate)))
+        facts += [("kernel", str(use)) for use in site.kernels]
         if site.call:
             facts.append(("op", f"torch.ops.tilegym.{site.call.op}"))
             facts += [(name, str(value)) for name, value in site.call.arguments.items()]
