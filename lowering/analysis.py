@@ -129,7 +129,7 @@ def analyse_one(
         for candidate, verdict in zip(planned.chosen, verdicts, strict=True)
     ]
     placed += [(candidate.root, describe.declined(candidate)) for candidate in planned.declined]
-    placed += [(miss.root, describe.near_miss(miss)) for miss in misses]
+    placed += [(miss.root, describe.near_miss(miss, canonical)) for miss in misses]
     placed += left_alone(canonical.graph, registry)
     placed.sort(key=lambda pair: order[pair[0]])
     put_in = tuple(

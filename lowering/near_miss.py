@@ -31,12 +31,16 @@ REACH = 6
 
 @dataclasses.dataclass(frozen=True)
 class NearMiss:
-    """matched of pattern.size operations unified at `root`; `reason` is the first difference."""
+    """matched of pattern.size operations unified at `root`; `reason` is the first difference.
+
+    binding: what they were unified with.
+    """
 
     pattern: Pattern
     root: fx.Node
     matched: int
     reason: Reason
+    binding: Binding
 
     @property
     def progress(self) -> str:
@@ -92,10 +96,9 @@ class NearMisses:
         for fusion in fusions:
             for pattern in self.declared.get(fusion.name, ()):
                 for root in roots:
-                    if root.node is not None and unify(
-                        pattern.roots[0], root, Binding(table=canonical.table), pattern
-                    ):
-                        return declared_miss(pattern, root.node)
+                    binding = Binding(table=canonical.table)
+                    if root.node is not None and unify(pattern.roots[0], root, binding, pattern):
+                        return declared_miss(pattern, root.node, binding)
         candidates = [
             partial(pattern, root, canonical)
             for fusion in fusions
@@ -126,20 +129,21 @@ def reachable(anchor: Term, canonical: CanonicalGraph) -> list[Term]:
     return list(found)
 
 
-def declared_miss(pattern: Pattern, root: fx.Node) -> NearMiss:
+def declared_miss(pattern: Pattern, root: fx.Node, binding: Binding) -> NearMiss:
     words = inspect.getdoc(pattern.spelling.function) or pattern.spelling.title.replace("_", " ")
     sentence, _, fix = words.split("\n\n")[0].replace("\n", " ").rstrip(".").partition(" Fix: ")
     reason = Reason(ReasonKind.OP_DIFFERS, sentence.rstrip("."), root.name, fix)
-    return NearMiss(pattern, root, pattern.size, reason)
+    return NearMiss(pattern, root, pattern.size, reason, binding)
 
 
 def partial(pattern: Pattern, root: Term, canonical: CanonicalGraph) -> NearMiss:
-    matched, reason = score(pattern.roots[0], root, Binding(table=canonical.table), pattern)
+    binding = Binding(table=canonical.table)
+    matched, reason = score(pattern.roots[0], root, binding, pattern)
     assert root.node is not None
     fallback = Reason(
         ReasonKind.SHAPE_UNPROVABLE, "the sizes of its operands do not fit", root.node.name
     )
-    return NearMiss(pattern, root.node, matched, reason or fallback)
+    return NearMiss(pattern, root.node, matched, reason or fallback, binding)
 
 
 def score(

@@ -14,6 +14,7 @@ from tile_backend.lowering.reason import Reason
 
 if TYPE_CHECKING:
     from tile_backend.lowering.kernel_use import KernelUse
+    from tile_backend.lowering.snippet import Snippet
 
 Status = Literal["fused", "declined", "near-miss"]
 Choice = Literal["kernel", "reference", "interpreted"]
@@ -127,3 +128,5 @@ class Site:
     """For a near miss: "9/10 ops"."""
     source_path: str = ""
     """Full file name behind `source`, whose file part is short."""
+    snippet: Snippet | None = dataclasses.field(default=None, compare=False)
+    """Of what was not fused: its ops as a function that runs alone; for a repro, not in the JSON."""

@@ -48,10 +48,10 @@ def text(report: Report) -> str:
 def save_entry(entry: RewriteEntry, folder: Path) -> bool:
     """Write one entry; True if it has a repro."""
     write_text(folder / "diff.txt", entry.diff())
-    call = entry.group.first.call
-    if call is not None:
-        write_text(folder / "repro.py", script(entry, call))
-    return call is not None
+    repro = script(entry)
+    if repro is not None:
+        write_text(folder / "repro.py", repro)
+    return repro is not None
 
 
 def remove_stale(folder: Path, current: set[str]) -> None:
