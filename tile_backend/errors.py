@@ -245,6 +245,12 @@ class InternalFailure(TileBackendWarning):
     )
 
 
+class DumpNotCompleted(TileBackendWarning):
+    """Generated code that came after the dump and could not be added to it."""
+
+    template = "the dump lacks code that Inductor has generated. Cause: {cause}"
+
+
 class ExpectationMissed(TileBackendWarning):
     """As `ExpectationNotMet`, while strict is off."""
 

@@ -23,7 +23,7 @@ from torch import fx
 from torch._inductor import config, custom_graph_pass
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
-from tile_backend import supported
+from tile_backend import generated_code, supported
 from tile_backend.option_sources import check_inductor_keys
 from tile_backend.options import option_infos
 
@@ -68,12 +68,14 @@ class Inductor:
     """How to compile: the caller's mode and options, and our passes if the graph was rewritten.
 
     passes: config name of a hook -> our pass, chained after what the user has there.
+    generated: told of the generated code, if anybody wants it.
     """
 
     mode: str | None
     options: Mapping[str, Any]
     name: str | None = None
     passes: Mapping[str, CustomGraphPass] = dataclasses.field(default_factory=dict)
+    generated: generated_code.Receive | None = None
 
     def compile(self, module: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
         """Raises what Inductor raises: an unknown option, a wrong type, a failed compile."""
@@ -82,9 +84,14 @@ class Inductor:
         for hook, ours in self.passes.items():
             patches[hook] = chained(patches.get(hook, getattr(config, hook)), ours)
         extra: dict[str, Any] = {"compile_region_name": self.name} if self.name else {}
-        if _inner_compile[-1] is not None:
-            extra["inner_compile"] = _inner_compile[-1]
-        compiled = compile_fx.compile_fx(module, inputs, config_patches=patches, **extra)
+        inner, told = _inner_compile[-1], contextlib.nullcontext()
+        if self.generated is not None:
+            inner = generated_code.inner_compile(self.generated, inner)
+            told = generated_code.received_by(self.generated)
+        if inner is not None:
+            extra["inner_compile"] = inner
+        with told:
+            compiled = compile_fx.compile_fx(module, inputs, config_patches=patches, **extra)
         return cast("Callable[..., Any]", compiled)
 
 
