@@ -16,7 +16,7 @@ from tile_backend.lowering.node import line, module_path, spec, target_name
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.reason import Reason
 from tile_backend.lowering.signature import declared
-from tile_backend.lowering.site import GraphLine, OpCall, Site
+from tile_backend.lowering.site import OpCall, Site
 from tile_backend.lowering.snippet import snippet
 
 

@@ -1,4 +1,4 @@
-"""A graph as Python that a person can read, nested by module, with types and source lines beside it.
+"""A graph as Python for a person to read, nested by module, types and source lines beside it.
 
     with module("model.layers.0.mlp"):  # LlamaMLP
         gate = torch.nn.functional.linear(x, self["model.layers.0.mlp.gate_proj.weight"])  # ...
@@ -112,7 +112,7 @@ def modules_of(node: fx.Node, prefix: str) -> tuple[Module, ...]:
 
 
 def text(title: str, head: str, listed: Sequence[Row], marks: Marks) -> str:
-    """The whole file. head: what stands above it. marks: of rows, "+ rms_norm"; others have none."""
+    """The whole file. head: what stands above it. marks: of some rows, "+ rms_norm"."""
     parts = [f'"""{head}\n"""\n']
     for part in dict.fromkeys(one.part for one in listed):
         own = [one for one in listed if one.part == part]

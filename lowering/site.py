@@ -129,4 +129,4 @@ class Site:
     source_path: str = ""
     """Full file name behind `source`, whose file part is short."""
     snippet: Snippet | None = dataclasses.field(default=None, compare=False)
-    """Of what was not fused: its ops as a function that runs alone; for a repro, not in the JSON."""
+    """Of what was not fused: its ops as a function that runs alone. Not in the JSON."""

@@ -1,4 +1,4 @@
-"""Some ops of a graph as a Python function that runs alone: plain text and the layout of its inputs.
+"""Some ops of a graph as a Python function that runs alone: text, and the layout of its inputs.
 
 Made for what was not fused, so that a person can edit it until it is. Cheap enough for every
 compile: no graph is copied, nothing is traced.

@@ -1,4 +1,4 @@
-"""Where TORCH_COMPILE_DEBUG=1 collects what torch knows of a process, beside which our dumps lie."""
+"""Where TORCH_COMPILE_DEBUG=1 collects what torch knows of a process: our dumps lie beside it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """`index.html` of a dump: one static page, no server, no network.
 
-The distinct rewrites, searchable, each of which opens to its ops before and after, what it binds, its
-kernels and its sites; all sites by layers; links to the graphs and to the source of the kernels. Works
-without scripts too; then only search and filter are missing. What it looks like is in dump_page.html,
-dump_page.css, dump_page.js and page_style.css.
+The distinct rewrites, searchable, each of which opens to its ops before and after, what it binds,
+its kernels and its sites; all sites by layers; links to the graphs; the source of the kernels. Works
+without scripts too; then only search and filter are missing. What it looks like is in
+dump_page.html, dump_page.css, dump_page.js and page_style.css.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ def page(report: Report, entries: Sequence[RewriteEntry], repros: frozenset[str]
         version=VERSION,
         text=report.to_text(),
         kernels=sources,
-        entries=[
-            entry_object(entry, entry.name in repros, anchors, sources) for entry in entries
-        ],
+        entries=[entry_object(entry, entry.name in repros, anchors, sources) for entry in entries],
         layers=dump_sites.by_layer(report, entries, anchors),
         graphs=[graph_object(report, index) for index in range(len(report.graphs))],
         **head(report),
@@ -78,6 +76,7 @@ def head(report: Report) -> dict[str, Any]:
     if not report.complete:
         notices.append(f"incomplete: {report.stopped}")
     return {
+        "summary": report_text.summary(report),
         "facts": [fact for fact in report_text.facts(report) if fact != report.title],
         "statuses": statuses,
         "fusions": [(f, sum(site.fusion == f for site in report.sites)) for f in sorted(known)],

@@ -59,7 +59,7 @@ def looked_at(
             custom_op.define(registry.known_fusions())
         found.apply()
         return found, facts, before.texts(module, found.sites)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - said, and costs nothing but the texts
         # A compile will say the same, and go on without the rewrite.
         warnings.warn(InternalFailure(cause=f"{type(error).__name__}: {error}"), stacklevel=2)
         return found, facts, {}

@@ -27,7 +27,7 @@ LABELS = {
 NAME = re.compile(rf"\d+_({'|'.join(KINDS)})\.py")
 NOT_KEPT = (
     "The graphs before and after the rewrite and the generated code were not kept. Set "
-    'tilegym.report_dir (or TILEGYM_REPORT_DIR, or TORCH_COMPILE_DEBUG=1) before compiling, or use '
+    "tilegym.report_dir (or TILEGYM_REPORT_DIR, or TORCH_COMPILE_DEBUG=1) before compiling, or use "
     "tile_backend.explain for the graphs."
 )
 NOT_KEPT_FILE = "not_kept.txt"

@@ -1,7 +1,7 @@
 """The graph before and after the rewrite, as two texts that mark what changed.
 
-Read while the graph is there: `Before` in front of the rewrite, `texts` behind it. Only where a dump
-is wanted.
+Read while the graph is there: `Before` in front of the rewrite, `texts` behind it. Only where a
+dump is wanted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 HEAD = """{title}, {when}: {ops} ops.
 
 Beside an op: a mark with a fusion ({mark}, = found and left as it is), the type of
-the result, the line of the model and its code (" is the code above). self["..."] is what a module holds.
+the result, the line of the model and its code (" is the code above). self["..."] is what
+a module holds.
 """
 BEFORE = "the graph that Dynamo captured", "- taken out"
 AFTER = "the graph that Inductor gets", "+ put in"

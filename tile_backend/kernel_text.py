@@ -1,4 +1,4 @@
-"""The text of a kernel function, found by the place that a report names: "lowering/kernels/x.py:28"."""
+"""The text of a kernel, found by the place that a report names: "lowering/kernels/x.py:28"."""
 
 from __future__ import annotations
 

@@ -76,7 +76,8 @@ class Session:
     ) -> Graph:
         """One more graph: log it, save the dump, judge expectations where the totals are known.
 
-        texts: see `Report.texts`. compiled: see `inductor.compile_attempt`. Dynamo may start a compile again (a symbolic float
+        texts: see `Report.texts`.
+        compiled: see `inductor.compile_attempt`. Dynamo may start a compile again (a symbolic float
         that we specialised): the next attempt replaces what the one before left. Graphs of one
         attempt add up. Raises ExpectationNotMet, FallbackRefused or ReportFolderError as the
         options say.
