@@ -1,7 +1,7 @@
 """`index.html` of a dump: one static page, no server, no network.
 
 The distinct rewrites, searchable, each of which opens to its ops before and after, what it binds,
-its kernels and its sites; all sites by layers; links to the graphs; the source of the kernels. Works
+its kernels and its sites; all sites by layers; links to the graphs; the source of kernels. Works
 without scripts too; then only search and filter are missing. What it looks like is in
 dump_page.html, dump_page.css, dump_page.js and page_style.css.
 """
