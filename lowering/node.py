@@ -60,8 +60,7 @@ def target_name(node: fx.Node) -> str:
 
 def line(node: fx.Node) -> GraphLine:
     """The node as a person reads it, with the user's own source line."""
-    stack = frames(node)
-    path, number = stack[-1][:2] if stack else ("", 0)
+    path, number, _function = provenance.user_frame(node.meta)
     code = linecache.getline(path, number).strip() if path else ""
     return GraphLine(node.name, text(node), path, number, code)
 
