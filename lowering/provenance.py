@@ -17,7 +17,7 @@ _FRAME = re.compile(
 )
 _ROOT = re.compile(r"^[LG]\[['\"](\w+)['\"]\](?:\.__self__)?\.?")
 """A local or global name; a module of torch itself, such as Sequential, is compiled as `fn`."""
-_TORCH = os.path.join(torch.__path__[0], "")
+_TORCH = f"{torch.__path__[0]}{os.sep}"
 """The folder of torch itself: what a user looks for is the line that calls into it."""
 _OWN = ("self", "fn")
 """The root that a path is relative to."""
@@ -36,9 +36,9 @@ def frames(meta: Mapping[str, Any]) -> tuple[tuple[str, int, str], ...]:
 
 
 def user_frame(meta: Mapping[str, Any]) -> tuple[str, int, str]:
-    """The innermost frame that is not torch's own (`F.rms_norm` inside `nn.RMSNorm`), if there is one.
+    """The innermost frame that is not torch's own, as `F.rms_norm` inside `nn.RMSNorm` is.
 
-    ("", 0, "") for a node without a call stack.
+    The innermost of all where each is torch's, and ("", 0, "") for a node without a call stack.
     """
     stack = frames(meta)
     outside = [frame for frame in stack if not frame[0].startswith(_TORCH)]
