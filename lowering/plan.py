@@ -201,8 +201,8 @@ def best_of_each_region(
     """Failures that no better failure touches, in program order.
 
     Where chosen rewrites took half of it and more, the failure is of no interest; a smaller part
-    (the softmax of an attention) leaves most of it unsaid. One that the user can lift (Fusion.drops)
-    is kept in any case.
+    (the softmax of an attention) leaves most of it unsaid. One that the user can lift
+    (Fusion.drops) is kept in any case.
     """
     told = set[fx.Node]()
     kept = []

@@ -30,7 +30,7 @@ WIDTH = 32
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """layer: the forward of each of two equal layers, f(self, x). Weights: self.weight, .gate, .up."""
+    """layer: the forward of each of two equal layers, f(self, x); see Layer for the weights."""
 
     layer: Callable[..., Any]
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
