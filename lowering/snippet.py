@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from tile_backend.lowering import input_names, python_text
-from tile_backend.lowering.node import frames, hint, spec, value
+from tile_backend.lowering import input_names, provenance, python_text
+from tile_backend.lowering.node import hint, spec, value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,10 @@ def snippet(nodes: Iterable[fx.Node], root: fx.Node) -> Snippet | None:
             names[node] = free(python_text.identifier(input_names.name(node)), inputs, names)
             inputs[names[node]] = given
     statements = tuple(
-        (f"{names[node]} = {python_text.expression(node, names.__getitem__)}", place(node))
+        (
+            f"{names[node]} = {python_text.expression(node, names.__getitem__)}",
+            provenance.source_line(node.meta),
+        )
         for node in inside
     )
     seen = [node for node in inside if node is root or any(u not in inside for u in node.users)]
@@ -71,9 +74,3 @@ def free(wanted: str, inputs: Mapping[str, object], names: Mapping[fx.Node, str]
     while found in taken:
         number, found = number + 1, f"{wanted}_{number}"
     return found
-
-
-def place(node: fx.Node) -> str:
-    """`modeling.py:68`, or ""."""
-    stack = frames(node)
-    return f"{stack[-1][0].rsplit('/', 1)[-1]}:{stack[-1][1]}" if stack else ""
