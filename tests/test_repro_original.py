@@ -34,9 +34,10 @@ def originals(report: Report) -> list[tuple[Site, Original]]:
 
 
 def found_again(site: Site, original: Original) -> bool:
+    """Words may name a line of the file, which is another one."""
     report = tile_backend.explain(original.function, *original.arguments.values())
-    said = [(s.fusion, s.status, s.reason and s.reason.text) for s in report.sites]
-    return (site.fusion, site.status, site.reason and site.reason.text) in said
+    said = [(s.fusion, s.status, s.reason and s.reason.kind) for s in report.sites]
+    return (site.fusion, site.status, site.reason and site.reason.kind) in said
 
 
 NOT_REPORTED = {"linear_cross_entropy", "layer_norm"}

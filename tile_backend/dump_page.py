@@ -20,6 +20,7 @@ from tile_backend.version import VERSION
 
 if TYPE_CHECKING:
     from tile_backend.lowering.kernel_use import KernelUse
+    from tile_backend.lowering.site import GraphLine
     from tile_backend.report import Report
     from tile_backend.rewrite_entry import RewriteEntry
 
@@ -105,10 +106,11 @@ def entry_object(
         "sentence": report_text.sentence(site),
         "before_title": f"{before}: {len(site.before)} op{report_text.plural(len(site.before))}",
         "after_title": after,
-        "before": columns((line.text, f"{line.source}  {line.code}") for line in site.before),
+        "before": columns(site.before),
+        "obstacle": site.reason.text if site.status != "fused" and site.reason else "",
         "after": entry.after,
         "fix": site.reason.fix if site.reason else "",
-        "facts": [fact for fact in entry.facts if fact[0] not in SHOWN_ELSEWHERE],
+        "facts": details(entry),
         "certificate": site.certificate,
         "kernels": [kernel_object(use) for use in site.kernels],
         "files": ["diff.txt", "repro.py"] if has_repro else ["diff.txt"],
@@ -124,11 +126,28 @@ def entry_object(
     }
 
 
-def columns(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The first of each padded."""
-    found = list(rows)
-    widest = min(report_text.WIDEST, max((len(first) for first, _ in found), default=0))
-    return [(first.ljust(widest), second.strip()) for first, second in found]
+def details(entry: RewriteEntry) -> list[tuple[str, str]]:
+    """The facts without a place of their own, operands with what the model calls them."""
+    call = entry.group.first.call
+    operands = call.operands if call else {}
+    return [
+        (name, f"{value}  {operands[name]}" if name in operands else value)
+        for name, value in entry.facts
+        if name not in SHOWN_ELSEWHERE and value != "None"
+    ]
+
+
+def columns(lines: Iterable[GraphLine]) -> list[tuple[str, str]]:
+    """Ops, padded, each with its place and the user's code, which is not repeated."""
+    found, above = [], ("", "")
+    lines = list(lines)
+    widest = min(report_text.WIDEST, max((len(line.text) for line in lines), default=0))
+    for line in lines:
+        place = line.source, line.code
+        code = '"' if place == above and line.code else line.code
+        found.append((line.text.ljust(widest), f"{line.source}  {code}".strip()))
+        above = place
+    return found
 
 
 def kernel_object(use: KernelUse) -> dict[str, Any]:
@@ -139,7 +158,7 @@ def kernel_object(use: KernelUse) -> dict[str, Any]:
         "anchor": f"kernel:{use.source}",
         "grid": " x ".join(map(str, use.grid)),
         "arch": use.arch,
-        "settings": [*use.hints.items(), *use.constants.items()],
+        "settings": [("hints", use.hints), ("constants", use.constants)],
     }
 
 
