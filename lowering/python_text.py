@@ -50,9 +50,9 @@ def expression(node: fx.Node, name: Name) -> str:
         return f"operator.setitem({', '.join(words)})"
     if node.op == "call_function" and len(words) == 2 and node.target in INFIX:
         left = f"({words[0]})" if words[0].startswith("-") else words[0]
-        return f"{left} {INFIX[node.target]} {words[1]}"  # type: ignore[index]
+        return f"{left} {INFIX[node.target]} {words[1]}"
     if node.op == "call_function" and len(words) == 1 and node.target in PREFIX:
-        return f"{PREFIX[node.target]}{words[0]}"  # type: ignore[index]
+        return f"{PREFIX[node.target]}{words[0]}"
     given = words + [f"{key}={literal(value, name)}" for key, value in node.kwargs.items()]
     if node.op == "call_method":
         return f"{words[0]}.{node.target}({', '.join(given[1:])})"

@@ -119,8 +119,8 @@ def test_without_a_browser_the_summary_names_make_browser(tmp_path: Path) -> Non
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    words = "tests of the dump's page that were not run: 1 (needs Chromium and its driver: make browser)"
-    assert words in done.stdout
+    assert "tests of the dump's page that were not run: 1 (needs Chromium and" in done.stdout
+    assert "its driver: make browser)" in done.stdout
 
 
 def test_test_with_asks_for_both_versions() -> None:

@@ -22,9 +22,10 @@ _receive: contextvars.ContextVar[Receive | None] = contextvars.ContextVar("recei
 
 
 @contextlib.contextmanager
-def received_by(receive: Receive) -> Iterator[None]:
+def received_by(receive: Receive | None) -> Iterator[None]:
     """Inside, `receive` is called for each graph that is compiled or loaded in this thread."""
-    install()
+    if receive is not None:
+        install()
     token = _receive.set(receive)
     try:
         yield

@@ -61,7 +61,7 @@ def marks(
 ) -> Mapping[tuple[str, str], str]:
     """Of the rows that belong to a site: `sign` for those that the other graph does not have."""
     there = {row.key for row in others}
-    ops, places = {}, {}
+    ops, places = dict[tuple[str, str], str](), dict[tuple[str, str], str]()
     for site in sites:
         if site.status != "near-miss":
             places[site.module, site.source] = site.fusion

@@ -84,13 +84,12 @@ class Inductor:
         for hook, ours in self.passes.items():
             patches[hook] = chained(patches.get(hook, getattr(config, hook)), ours)
         extra: dict[str, Any] = {"compile_region_name": self.name} if self.name else {}
-        inner, told = _inner_compile[-1], contextlib.nullcontext()
+        inner = _inner_compile[-1]
         if self.generated is not None:
             inner = generated_code.inner_compile(self.generated, inner)
-            told = generated_code.received_by(self.generated)
         if inner is not None:
             extra["inner_compile"] = inner
-        with told:
+        with generated_code.received_by(self.generated):
             compiled = compile_fx.compile_fx(module, inputs, config_patches=patches, **extra)
         return cast("Callable[..., Any]", compiled)
 
