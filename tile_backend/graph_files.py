@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tile_backend.atomic_files import write_text
+from tile_backend.errors import ReportFolderError
 
 if TYPE_CHECKING:
     from tile_backend.report import Report
@@ -35,7 +36,7 @@ NOT_COMPILED = "There is no generated code: nothing was compiled."
 
 
 def save(report: Report, folder: Path) -> None:
-    """Write what is known, and remove what an earlier dump left."""
+    """Write what is known, and remove what an earlier dump left. Raises ReportFolderError."""
     found = {
         f"{index}_{kind}.py": texts[kind]
         for index, texts in enumerate(report.texts)
@@ -44,14 +45,22 @@ def save(report: Report, folder: Path) -> None:
     }
     if not found and report.graphs:
         found[NOT_KEPT_FILE] = NOT_KEPT + "\n"
-    place = folder / FOLDER
-    for old in place.iterdir() if place.is_dir() else ():
-        if old.name not in found and (NAME.fullmatch(old.name) or old.name == NOT_KEPT_FILE):
-            # Another process that writes the same dump may have been faster.
-            with contextlib.suppress(FileNotFoundError):
-                old.unlink()
+    remove_stale(folder / FOLDER, frozenset(found))
     for name, text in found.items():
-        write_text(place / name, text)
+        write_text(folder / FOLDER / name, text)
+
+
+def remove_stale(folder: Path, current: frozenset[str]) -> None:
+    """Remove what only an earlier dump had. Raises ReportFolderError."""
+    try:
+        for old in list(folder.iterdir()) if folder.is_dir() else ():
+            ours = NAME.fullmatch(old.name) or old.name == NOT_KEPT_FILE
+            if ours and old.name not in current:
+                # Another process that writes the same dump may have been faster.
+                with contextlib.suppress(FileNotFoundError):
+                    old.unlink()
+    except OSError as error:
+        raise ReportFolderError(folder=str(folder), cause=error.strerror or str(error)) from error
 
 
 def links(report: Report, index: int) -> list[tuple[str, str]]:

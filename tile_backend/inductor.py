@@ -306,8 +306,13 @@ def capture(
 
     patches = torch._dynamo.config.patch(suppress_errors=False)
     devices = range(torch.cuda.device_count())
-    compiled: Callable[..., Any] = torch.compile(function, backend=keep, dynamic=dynamic)
-    with patches, torch.random.fork_rng(devices=devices), watched_ends(reasons):
+    with (
+        patches,
+        torch.random.fork_rng(devices=devices),
+        watched_ends(reasons),
+        attributes_kept(function),
+    ):
+        compiled: Callable[..., Any] = torch.compile(function, backend=keep, dynamic=dynamic)
         try:
             compiled(*args, **kwargs)
         except Exception:
@@ -316,6 +321,17 @@ def capture(
     if failures:
         raise failures[0]
     return Capture(visited[0] if visited else None, reasons[0] if reasons else "")
+
+
+@contextlib.contextmanager
+def attributes_kept(function: Any) -> Iterator[None]:
+    """Takes back what torch.compile writes into the module it is given: `_is_torch_compile`."""
+    known = set(vars(function)) if isinstance(function, torch.nn.Module) else None
+    try:
+        yield
+    finally:
+        for name in set(vars(function)) - known if known is not None else ():
+            delattr(function, name)
 
 
 @contextlib.contextmanager
