@@ -6,12 +6,13 @@ import dataclasses
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.report_samples import CPU, FACTS, REPORT, declined, norm
+from tests.report_samples import CPU, FACTS, REPORT, declined, near_miss, norm
 from tile_backend import errors
 from tile_backend.lowering.site import Decision, OpCall, Site, TensorSpec
 from tile_backend.report import Report
@@ -162,3 +163,15 @@ def test_sites_without_a_call_have_no_repro(tmp_path: Path) -> None:
     site = Site("softmax", "fused", "a", "f.py:1", 0, decision=CPU)
     Report("f", (site, declined("b")), (FACTS,)).save(tmp_path)
     assert not list(tmp_path.rglob("repro.py"))
+
+
+def test_processes_that_know_different_graphs_may_write_one_dump(tmp_path: Path) -> None:
+    """Ranks of a training add graphs one after the other, each at its own time."""
+    texts = {"before": "a", "after": "b", "forward": "c", "backward": "d"}
+    fewer = Report("f").extended([norm("a")], FACTS, {"before": "a", "after": "b"})
+    more = fewer.extended([norm("b"), declined("c"), near_miss("d")], FACTS, texts)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda report: report.save(tmp_path), [fewer, more] * 40))
+    more.save(tmp_path)
+    assert len(list(tmp_path.glob("*/diff.txt"))) == 4
+    assert len(list(tmp_path.glob("graphs/*.py"))) == 6

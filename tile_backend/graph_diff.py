@@ -14,6 +14,7 @@ folders of an earlier dump that no longer apply are removed, other files in the 
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,4 +77,8 @@ def remove_entry(folder: Path) -> None:
     if {path.name for path in files} <= ENTRY_FILES:
         for path in files:
             path.unlink()
-        folder.rmdir()
+        try:
+            folder.rmdir()
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:  # another process knows more, and has just written
+                raise
