@@ -1,7 +1,8 @@
 """The nodes of a near miss: from its root up to what its operands would be.
 
 Where the graph differs from the spelling nobody knows where the operands are: there the way up ends
-a few calls behind the last one that fits.
+a few calls behind the last one that fits. An operand that is a view belongs to it: what is computed
+from a view may be the view of what is computed, and then the view is why nothing matched.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ from __future__ import annotations
 from torch import fx
 
 from tile_backend.lowering.canonical import CALLS, CanonicalGraph
+from tile_backend.lowering.extent import CHEAP
 from tile_backend.lowering.near_miss import NearMiss
 
 BEYOND = 3
 """How many calls above the last one that fits are taken along."""
+VIEWS = CHEAP - {"leaf", "number"}
+"""Terms that compute nothing; the sum over a dimension that is left out is one, too: of a sum."""
 
 
 def nodes(found: NearMiss, canonical: CanonicalGraph) -> list[fx.Node]:
     """In program order, the root last."""
     bound = found.binding.terms
-    operands = {n for p, t in bound.items() if p.op == "hole" for n in canonical.nodes.get(t, ())}
+    holes = (t for p, t in bound.items() if p.op == "hole" and t.op not in VIEWS)
+    operands = {node for term in holes for node in canonical.nodes.get(term, ())}
     fits = {n for p, t in bound.items() if p.op != "hole" for n in canonical.nodes.get(t, ())}
     reach = {found.root: BEYOND}
     todo = [found.root]

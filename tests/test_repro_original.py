@@ -156,3 +156,16 @@ def test_what_cannot_be_written_out_has_no_script() -> None:
     report = tile_backend.explain(flex_attention, q, q, q)
     assert [(s.status, s.snippet) for s in report.sites] == [("declined", None)]
     assert originals(report) == []
+
+
+def test_a_view_that_stands_in_the_way_is_cut_out_as_well() -> None:
+    """To the matcher a sum without its dimension is a view, and so is the square of it."""
+
+    def program(x: Tensor, weight: Tensor) -> Tensor:
+        hidden = x.sum(1)
+        return weight * (hidden / (hidden.pow(2).mean(-1, keepdim=True).sqrt() + 1e-6))
+
+    report = tile_backend.explain(program, torch.randn(2, 3, 16), torch.ones(16))
+    found = [(s, o) for s, o in originals(report) if s.status == "near-miss"]
+    assert found
+    assert all(found_again(site, original) for site, original in found)
