@@ -30,11 +30,15 @@ from tile_backend.lowering.anchors import anchors
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.merge import merge
+from tile_backend.lowering.near_miss import NearMiss
 from tile_backend.lowering.nesting import Nesting
 from tile_backend.lowering.node import value
 from tile_backend.lowering.plan import Allows, Candidate, plan
 from tile_backend.lowering.registry import Registry
 from tile_backend.lowering.site import Site
+
+
+Origin = Candidate | NearMiss | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Analysis:
 
     accepted: per graph, the candidates whose op goes in. overload: of these ops, see custom_op.
     nesting: how the graphs call each other.
+    origins: what each of the sites is made from; None for an op that is left alone.
     """
 
     sites: tuple[Site, ...]
@@ -50,6 +55,7 @@ class Analysis:
     accepted: tuple[tuple[fx.GraphModule, tuple[Candidate, ...]], ...]
     nesting: Nesting
     overload: str = "default"
+    origins: tuple[Origin, ...] = ()
 
     @property
     def ops(self) -> int:
@@ -91,7 +97,7 @@ def analyse(
 
     drops: the fusions that may drop what the model returns (Fusion.drops).
     """
-    sites: list[Site] = []
+    sites: list[tuple[Site, Origin]] = []
     anchored: set[str] = set()
     accepted = []
     parts = list(bodies(module))
@@ -108,7 +114,14 @@ def analyse(
         anchored |= names
         accepted.append((part, candidates))
     overload = custom_op.INTERPRETED if kernels == "interpret" else "default"
-    return Analysis(tuple(sites), tuple(sorted(anchored)), tuple(accepted), nesting, overload)
+    return Analysis(
+        tuple(site for site, _ in sites),
+        tuple(sorted(anchored)),
+        tuple(accepted),
+        nesting,
+        overload,
+        tuple(origin for _, origin in sites),
+    )
 
 
 def analyse_one(
@@ -118,27 +131,28 @@ def analyse_one(
     kernels: str,
     compiles: bool,
     drops: frozenset[str] = frozenset(),
-) -> tuple[list[Site], set[str], tuple[Candidate, ...]]:
+) -> tuple[list[tuple[Site, Origin]], set[str], tuple[Candidate, ...]]:
+    """The sites in program order with their origins, the fusions meant, and what is put in."""
     planned = merge(plan(canonical, registry.matcher, allows, drops), canonical)
     planned = dataclasses.replace(planned, chosen=in_steps(planned.chosen, kernels))
     verdicts = judge(planned.chosen, kernels, compiles)
     misses = registry.near_misses.search(canonical, registry.fusions, planned.covered)
     order = canonical.effects.position
-    placed: list[tuple[fx.Node, Site]] = [
-        (candidate.root, describe.fused(candidate, verdict))
+    placed: list[tuple[fx.Node, Site, Origin]] = [
+        (candidate.root, describe.fused(candidate, verdict), candidate)
         for candidate, verdict in zip(planned.chosen, verdicts, strict=True)
     ]
-    placed += [(candidate.root, describe.declined(candidate)) for candidate in planned.declined]
-    placed += [(miss.root, describe.near_miss(miss)) for miss in misses]
-    placed += left_alone(canonical.graph, registry)
-    placed.sort(key=lambda pair: order[pair[0]])
+    placed += [(c.root, describe.declined(c), c) for c in planned.declined]
+    placed += [(miss.root, describe.near_miss(miss), miss) for miss in misses]
+    placed += [(node, site, None) for node, site in left_alone(canonical.graph, registry)]
+    placed.sort(key=lambda place: order[place[0]])
     put_in = tuple(
         dataclasses.replace(candidate, plain=verdict.decision.respelled)
         for candidate, verdict in zip(planned.chosen, verdicts, strict=True)
         if verdict.put_in or verdict.decision.respelled
     )
     meant = {f.name for fusions in anchors(canonical, registry.fusions).values() for f in fusions}
-    return [site for _, site in placed], meant, put_in
+    return [(site, origin) for _, site, origin in placed], meant, put_in
 
 
 def in_steps(candidates: Sequence[Candidate], kernels: str) -> tuple[Candidate, ...]:
