@@ -37,7 +37,6 @@ from tile_backend.lowering.plan import Allows, Candidate, plan
 from tile_backend.lowering.registry import Registry
 from tile_backend.lowering.site import Site
 
-
 Origin = Candidate | NearMiss | None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from unittest import mock
 
@@ -55,13 +55,13 @@ def watched(
     """
     found: list[Compiled] = []
 
-    def compiled(graph: fx.GraphModule, given: Any, **kwargs: Any) -> Callable[..., Any]:
+    def compiled(graph: fx.GraphModule, given: Any, **kwargs: Any) -> Any:
         part = "backward" if kwargs.get("is_backward") else "forward"
         readable = graph.print_readable(print_output=False)
         found.append(Compiled(part, without_gaps(readable)))
         try:
             compile_fx.compile_fx_inner(graph, given, **kwargs)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is shown
             if not caused_by(error, _Written):
                 found[-1].failure = f"{type(error).__name__}: {error}"
         return make_boxed_func(graph.forward)
@@ -105,4 +105,3 @@ def caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
 def without_gaps(readable: str) -> str:
     """A graph as Python, without the empty lines between its operations."""
     return "\n".join(line for line in readable.split("\n") if line.strip())
-

@@ -145,7 +145,8 @@ def visited(options: Options, title: str, site: str, module: fx.GraphModule) -> 
 def put_in(subject: Subject, options: Options) -> tuple[tuple[Stage, ...], OpCall | None]:
     """The stages of the op itself. It is put in whatever the gate says."""
     site, whole = subject.site, subject.whole
-    assert site is not None and subject.at is not None
+    assert site is not None
+    assert subject.at is not None
     forced = pipeline.analyse(whole, dataclasses.replace(options, kernels="always"))
     again = forced.sites[subject.at]
     origin = forced.origins[subject.at]
@@ -162,7 +163,7 @@ def end(subject: Subject) -> Stage:
     """Where nothing is rewritten."""
     says = (
         "The operations stay as they are: the graph goes to Inductor with them, and the result is"
-        " what it would be with backend=\"inductor\". The tour ends here."
+        ' what it would be with backend="inductor". The tour ends here.'
     )
     if subject.others:
         says += " Other sites of this graph can be shown, see the end of this page."

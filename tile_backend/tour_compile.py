@@ -16,6 +16,10 @@ from tile_backend.lowering.node import value
 from tile_backend.tour_stage import Artefact, Stage, between, sentences
 
 FOLDERS = re.compile(r"File: \S*/(?=[^/\s]+:\d)")
+HEAD = re.compile(
+    r"op\w+(: |\.writes|\.unmet_dependencies|\.met_dependencies|\.snodes|\.node\.kernel = \w+\.)"
+)
+"""Lines of a schedule that say what runs."""
 MOST_ATEN = 60
 """Lines of a graph in ATen."""
 NEED = (
@@ -48,11 +52,12 @@ def launching() -> Iterator[None]:
 
 
 def aten(parts: tuple[Compiled, ...]) -> Stage:
+    """The graphs that AOTAutograd hands on."""
     says = sentences(
-        "AOTAutograd, the middle of torch.compile, takes PyTorch's functions apart into some 2000"
-        " primitive operations called ATen, removes in-place writes, and where a gradient is wanted"
-        " derives the backward and divides the work: what is not kept is computed again.",
-        "An op of ours passes through as one line. silu would be six by now.",
+        "AOTAutograd, the middle of torch.compile, takes PyTorch's functions apart into primitive"
+        " operations, called ATen, removes in-place writes, and where a gradient is wanted derives"
+        " the backward and divides the work: what is not kept is computed again.",
+        "An op of ours passes through as one line. F.silu, say, would be six by now.",
         "Its backward is a kernel as well where the op declares one." if len(parts) > 1 else "",
     )
     texts = {part.part: FOLDERS.sub("File: ", part.aten) for part in parts}
@@ -64,6 +69,7 @@ def aten(parts: tuple[Compiled, ...]) -> Stage:
 
 
 def schedule(parts: tuple[Compiled, ...]) -> Stage:
+    """Inductor's nodes after fusion."""
     says = (
         "Inductor lowers each ATen operation to a loop over its elements, or to a call of something"
         " that is there already, and then its scheduler fuses loops that read what another one"
@@ -79,21 +85,18 @@ def schedule(parts: tuple[Compiled, ...]) -> Stage:
 
 
 def heads(part: Compiled) -> tuple[int, ...]:
-    """What each node is, reads and writes."""
-    wanted = ("SchedulerNode", ".writes", ".unmet_dependencies", ".met_dependencies", ".kernel")
-    return tuple(
-        i for i, line in enumerate(part.schedule.split("\n")) if any(w in line for w in wanted)
-    )
+    """What each node is, what it waits for and writes, and what it calls."""
+    return tuple(i for i, line in enumerate(part.schedule.split("\n")) if HEAD.match(line))
 
 
 def code(parts: tuple[Compiled, ...]) -> Stage:
+    """The programs."""
     says = sentences(
         "The last thing that Inductor writes is this Python program; torch.compile calls it in the"
         " place of the model's function. It checks sizes, allocates buffers, runs its own loops"
         " (C++ here, Triton on a GPU) and calls ours.",
-        "The line with _tg. is the launch: a direct call, not one through PyTorch's dispatcher, with"
-        " the buffers that Inductor has planned. Above it stand the op, the module and the source"
-        " line.",
+        "The line with _tg. is the launch: a direct call, past PyTorch's dispatcher, on the buffers"
+        " that Inductor has planned. Above it stand the op, the module and the source line.",
     )
     artefacts = [
         Artefact(f"the code, {part.part}", part.code, "python", body(part.code))
@@ -115,7 +118,6 @@ def body(text: str) -> tuple[int, ...] | None:
 
 
 def missing(parts: tuple[Compiled, ...]) -> str:
+    """Why there is no code, and what to do; or ""."""
     failures = [f"{part.part}: {part.failure.splitlines()[0]}" for part in parts if part.failure]
     return f"Inductor wrote no code ({'; '.join(failures)}). {NEED}" if failures else ""
-
-

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tile_backend.lowering import gate, legality, steps
+from tile_backend.lowering import gate, input_names, legality, steps
 from tile_backend.lowering.extent import Extent
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.legality import Call
@@ -34,7 +34,9 @@ def plan(subject: Subject, candidate: Candidate, registry: Registry) -> Stage:
     )
     if candidate.reason is not None:
         says = sentences(says, f"Here one says no: {candidate.reason.text}.", fix(candidate.reason))
-    artefacts = [Artefact("what was checked", "\n".join(aligned(list(checks(subject, candidate)), 80)))]
+    artefacts = [
+        Artefact("what was checked", "\n".join(aligned(list(checks(subject, candidate)), 80)))
+    ]
     artefacts.append(Artefact("what the match covers", "\n".join(extent(candidate.extent))))
     rivals = list(overlapping(subject, candidate, registry))
     if rivals:
@@ -43,6 +45,7 @@ def plan(subject: Subject, candidate: Candidate, registry: Registry) -> Stage:
 
 
 def fix(reason: Reason) -> str:
+    """A sentence, or ""."""
     return f"What you can do: {reason.fix}." if reason.fix else ""
 
 
@@ -56,7 +59,10 @@ def checks(subject: Subject, candidate: Candidate) -> Iterator[tuple[str, str]]:
         ("are these plain tensors that nothing writes to?", legality.unaliased(where, graph)),
         ("is there no side effect in between?", legality.undisturbed(where, graph)),
         ("does nobody else read what is computed inside?", inside),
-        ("are the operands there before the first result is used?", legality.in_order(where, graph)),
+        (
+            "are the operands there before the first result is used?",
+            legality.in_order(where, graph),
+        ),
     ]
     if call is not None:
         same = legality.same_results(call, where)
@@ -78,8 +84,8 @@ def extent(where: Extent) -> Iterator[str]:
         "gone inside": tuple(n for n in where.interior if n not in where.roots),
         "read from outside": where.operands,
     }
-    names = [(part, ", ".join(node.name for node in nodes)) for part, nodes in parts.items()]
-    yield from aligned(names, 20)
+    for part, nodes in parts.items():
+        yield f"{part:18} {', '.join(map(input_names.name, nodes)) or 'nothing'}"
 
 
 def overlapping(

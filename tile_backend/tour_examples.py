@@ -7,18 +7,21 @@ that has an op, called on small inputs of the shapes that its holes declare.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from tile_backend import tour_models
+from tile_backend import tiny_model, tour_models
 from tile_backend.errors import UnknownWalkthrough
 from tile_backend.lowering.fusion import Fusion, Scalar, Spelling, Tensor
 from tile_backend.lowering.trace import dimensions, sizes_for
 from tile_backend.nearest import nearest
 from tile_backend.registry import known_fusions
+from tile_backend.targets import Request, Target
 
 SIZES = {"B": 2, "K": 2, "S": 16, "L": 16, "N": 4, "D": 64, "E": 64, "_0": 2, "_1": 16}
 GROUPS, UNRELATED = 2, 32
@@ -39,7 +42,9 @@ class Example:
 class Spelled(torch.nn.Module):
     """A spelling of a fusion as a module: its tensors are inputs, its numbers are literals."""
 
-    def __init__(self, spelling: Spelling, tensors: tuple[str, ...], fixed: Mapping[str, Any]):
+    def __init__(
+        self, spelling: Spelling, tensors: tuple[str, ...], fixed: Mapping[str, Any]
+    ) -> None:
         super().__init__()
         self.spelling, self.tensors, self.fixed = spelling.function, tensors, dict(fixed)
 
@@ -63,6 +68,34 @@ def example(name: str, backward: bool = False) -> Example:
     return Example(name, module.to(torch.bfloat16).requires_grad_(backward), inputs)
 
 
+def target(request: Request, backward: bool) -> Target:
+    """What the command line names: a fusion, or a TARGET as every command takes it.
+
+    Raises UnknownWalkthrough, or what `Request.resolve` raises.
+    """
+    name = request.target
+    known = {fusion.name for fusion in known_fusions()}
+    if name in known or not (":" in name or Path(name).is_dir() or is_model_type(name)):
+        made = example(name, backward)
+        return Target(name, made.module, made.inputs)
+    found = request.resolve()
+    if backward and isinstance(found.function, torch.nn.Module):
+        found.function.train()
+    return found
+
+
+def is_model_type(name: str) -> bool:
+    """Whether Transformers is installed and knows a language model of that name."""
+    if importlib.util.find_spec("transformers") is None:
+        return False
+    return name in tiny_model.model_types()
+
+
+def gradients(wanted: bool) -> Any:
+    """Inside, autograd is on or off."""
+    return torch.enable_grad() if wanted else torch.no_grad()
+
+
 def spelled(fusion: Fusion) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
     """The first spelling that has an op, with all of its operands."""
     spelling = fusion.supported[0]
@@ -75,6 +108,7 @@ def spelled(fusion: Fusion) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
 
 
 def number(name: str, hole: Scalar) -> Any:
+    """A value for a number of the declaration."""
     return EPSILON if name == "eps" else NUMBERS[hole.type]
 
 

@@ -8,19 +8,26 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-
 from tile_backend.lowering import composition, gate
 from tile_backend.lowering.launch_recipe import NoKernelError, Recipe, View, describe, recipe
 from tile_backend.lowering.legality import Call
 from tile_backend.report_text import aligned
 from tile_backend.tour_match import source_of
-from tile_backend.tour_stage import Artefact, Stage, sentences
+from tile_backend.tour_stage import LINES, Artefact, Stage, sentences
 
 SAYS = (
     "This is what the launch in the generated code runs: a function in cuTile, NVIDIA's Python for"
     " GPU kernels. It is written for one block, which handles one tile of the data; ct.bid says"
     " which. Loads and stores move whole tiles, arithmetic is on tiles, and the compiler decides"
     " about threads, registers and shared memory."
+)
+HEADER: tuple[str, ...] = (
+    "kernel",
+    "threads",
+    "registers",
+    "local",
+    "shared memory",
+    "blocks, warps at once",
 )
 INSTALL = "pip install 'tile-backend[kernels]'"
 
@@ -48,7 +55,9 @@ def kernel(call: Call) -> tuple[Stage, ...]:
     """The kernel's source and plan; its Tile IR; its resources. For this GPU, else for sm_90."""
     arch = gate.architecture(gate.device_of(call))
     if not gate.has_cutile():
-        missing = f"The package cuda-tile is not installed, so there is no kernel to show: {INSTALL}."
+        missing = (
+            f"The package cuda-tile is not installed, so there is no kernel to show: {INSTALL}."
+        )
         return (Stage("kernel", "The kernel", SAYS, (), missing),)
     limits = importlib.import_module("tile_backend.lowering.kernels.launch_plan").KernelLimit
     try:
@@ -103,7 +112,9 @@ def inlined(each: Planned) -> str:
     sources = importlib.import_module("tile_backend.lowering.kernels.kernel_source")
     own = inspect.getsource(each.function)
     parts = sources.parts(each.function)
-    texts = [t for n, t in sorted(parts.items()) if t.lstrip().startswith(("def ", "@")) and t != own]
+    texts = [
+        t for n, t in sorted(parts.items()) if t.lstrip().startswith(("def ", "@")) and t != own
+    ]
     return "\n\n".join(text.rstrip() for text in texts)
 
 
@@ -113,8 +124,10 @@ def plan_of(each: Planned) -> Iterator[tuple[str, str]]:
     for name, hint in each.recipe.kernel._hints.items():
         yield f"hint {name}", str(hint)
     parameters = inspect.signature(each.function).parameters
+    absent = {name for name, value in zip(each.names, each.values, strict=False) if value is None}
     for name, given in zip(parameters, each.recipe.parameters, strict=True):
-        yield name, seen(each, given) if isinstance(given, View) else repr(given)
+        shown = seen(each, given) if isinstance(given, View) else repr(given)
+        yield name, f"absent: {shown} stands in" if name in absent else shown
 
 
 def seen(each: Planned, view: View) -> str:
@@ -127,10 +140,12 @@ def seen(each: Planned, view: View) -> str:
 
 
 def inspection() -> Any:
+    """The tools that need cuda-tile."""
     return importlib.import_module("tile_backend.lowering.kernels.inspection")
 
 
 def tile_ir(found: Sequence[Planned], arch: str) -> Stage:
+    """Of the first kernel."""
     says = (
         "cuda-tile's front end types the function for these arguments, inlines what it calls and"
         " writes Tile IR, the form in which NVIDIA's compiler takes tile programs. What the shapes"
@@ -141,22 +156,31 @@ def tile_ir(found: Sequence[Planned], arch: str) -> Stage:
         text = tools.tile_ir(first.recipe.kernel, first.signature, arch)
     except tools.InspectionError as error:
         return Stage("tile-ir", "Tile IR", says, (), f"Not to be had here: {error}.")
-    artefact = Artefact(f"Tile IR of {first.recipe.kernel.name}", text)
+    artefact = Artefact(f"Tile IR of {first.recipe.kernel.name}", text, "text", matters(text))
     return Stage("tile-ir", "Tile IR", says, (artefact,))
 
 
+def matters(text: str) -> tuple[int, ...]:
+    """The lines that are not about what may be assumed of the arguments, as many as fit."""
+    noise = ("= assume ", "= constant ", "= make_token")
+    lines = enumerate(text.split("\n"))
+    return tuple(i for i, line in lines if not any(word in line for word in noise))[:LINES]
+
+
 def resources(found: Sequence[Planned], arch: str) -> Stage:
+    """Of every kernel, a line each."""
     says = (
         "tileiras compiles that to the machine code of one architecture, without a GPU. A"
         " multiprocessor runs many blocks at a time, as far as registers and shared memory go;"
         " the more warps, the better it hides that memory is slow. Bytes of local memory are"
         " registers that did not fit, and cost time. No time can be told from this table."
     )
-    rows = [("kernel", "threads", "registers", "local", "shared memory", "blocks, warps at once")]
+    rows = [HEADER]
     tools = inspection()
     try:
-        for each in found:
-            rows.append(row(each, tools.resources(each.recipe.kernel, each.signature, arch)))
+        rows += [
+            row(each, tools.resources(each.recipe.kernel, each.signature, arch)) for each in found
+        ]
     except tools.InspectionError as error:
         return Stage("resources", "The compiled code", says, (), f"Not to be had here: {error}.")
     artefact = Artefact(f"per block on one multiprocessor of {arch}", "\n".join(aligned(rows)))
@@ -164,6 +188,7 @@ def resources(found: Sequence[Planned], arch: str) -> Stage:
 
 
 def row(each: Planned, made: Any) -> tuple[str, ...]:
+    """Its line, from inspection.Resources."""
     usage = made.usage
     share = "not known"
     if made.blocks is not None:
@@ -177,5 +202,3 @@ def row(each: Planned, made: Any) -> tuple[str, ...]:
         f"{usage.shared / 1024:.1f} KiB",
         share,
     )
-
-

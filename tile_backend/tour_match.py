@@ -7,20 +7,16 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-
 from tile_backend.lowering import describe, near_miss
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.near_miss import NearMiss
 from tile_backend.lowering.node import line
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.registry import Registry
-from tile_backend.lowering.site import TensorSpec
-from tile_backend.lowering.trace import Pattern
 from tile_backend.report_text import aligned
 from tile_backend.tour_stage import Artefact, Stage, sentences
 from tile_backend.tour_subject import Subject
-from tile_backend.tour_terms import name_of, value, written
+from tile_backend.tour_terms import inside, laid_out, name_of, value
 
 CLOSEST = 6
 """How many of the other patterns are shown."""
@@ -38,6 +34,7 @@ def match(subject: Subject, registry: Registry) -> Stage:
 
 
 def matched(subject: Subject, candidate: Candidate, registry: Registry) -> Stage:
+    """A match: the spelling, and what it bound."""
     fusion, spelling = candidate.match.fusion, candidate.match.pattern.spelling
     says = sentences(
         f"The fusion {fusion.name} ({fusion.summary}) is declared with {len(fusion.spellings)}"
@@ -51,13 +48,15 @@ def matched(subject: Subject, candidate: Candidate, registry: Registry) -> Stage
     pattern = candidate.match.pattern
     artefacts = [
         Artefact(f"the spelling {spelling.title!r}", source_of(spelling.function), "python"),
-        Artefact("its term", "\n".join(f"{written(root)}" for root in pattern.roots)),
+        Artefact("its term", "\n".join(map(laid_out, pattern.roots))),
         Artefact("what its names stand for here", "\n".join(aligned(list(bound(candidate))))),
     ]
     others = list(other_patterns(subject, candidate, registry))
     if others:
         artefacts.append(
-            Artefact("why the closest other spellings do not fit", "\n".join(aligned(others, widest=48)))
+            Artefact(
+                "why the closest other spellings do not fit", "\n".join(aligned(others, widest=48))
+            )
         )
     return Stage("match", "Which spelling it is", says, tuple(artefacts))
 
@@ -114,6 +113,7 @@ def other_patterns(
 
 
 def share(found: NearMiss) -> float:
+    """How much of the pattern is there."""
     return found.matched / max(found.pattern.size, 1)
 
 
@@ -133,10 +133,10 @@ def almost(subject: Subject, miss: NearMiss) -> Stage:
     )
     artefacts = [
         Artefact(f"{pattern.spelling.title!r}", source_of(pattern.spelling.function), "python"),
-        Artefact("its term", written(pattern.roots[0])),
+        Artefact("its term", laid_out(pattern.roots[0])),
     ]
     if root := subject.graph.term.get(miss.root):
-        artefacts.append(Artefact("the term of this graph", written(root)))
+        artefacts.append(Artefact("the term of this graph", laid_out(root, inside(subject))))
     if miss.reason.node:
         artefacts += differing(subject, miss)
     return Stage("match", "What it almost is", says, tuple(artefacts))
@@ -148,7 +148,7 @@ def differing(subject: Subject, miss: NearMiss) -> Iterator[Artefact]:
         if node.name == miss.reason.node:
             at = line(node)
             text = f"{at.text}\n{at.source}  {at.code}".rstrip()
-            yield Artefact("where it differs", text)
+            yield Artefact("where it is", text)
 
 
 def nothing(subject: Subject, registry: Registry) -> Stage:
@@ -171,6 +171,5 @@ def nothing(subject: Subject, registry: Registry) -> Stage:
 
 
 def anchors_of(fusions: Sequence[Fusion]) -> dict[str, tuple[str, ...]]:
+    """By the name of the fusion."""
     return {fusion.name: fusion.anchors for fusion in fusions}
-
-

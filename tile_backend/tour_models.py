@@ -5,6 +5,9 @@ inputs, small enough for the interpreter, in bfloat16, whose casts make the stag
 A fusion that is not here is toured as its own first spelling (see tour_examples).
 """
 
+# mypy: disable-error-code="no-any-return"
+# A person who writes a module does not say that a layer returns a tensor.
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -16,6 +19,8 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.Module):
+    """As in Llama: rounded before the weight."""
+
     def __init__(self, width: int, eps: float = 1e-6) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
@@ -28,6 +33,8 @@ class RMSNorm(nn.Module):
 
 
 class Residual(nn.Module):
+    """The residual add of a layer, and the norm after it."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = RMSNorm(width)
@@ -38,6 +45,8 @@ class Residual(nn.Module):
 
 
 class LayerNorm(nn.Module):
+    """Written by hand, rounded before weight and bias."""
+
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
@@ -52,6 +61,8 @@ class LayerNorm(nn.Module):
 
 
 class SwiGLU(nn.Module):
+    """Gate and up from one product, as in Phi-3."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.gate_up = nn.Linear(width, 4 * width, bias=False)
@@ -62,6 +73,8 @@ class SwiGLU(nn.Module):
 
 
 class GeGLU(nn.Module):
+    """The same with gelu, as in Gemma."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.gate_up = nn.Linear(width, 4 * width, bias=False)
@@ -72,6 +85,8 @@ class GeGLU(nn.Module):
 
 
 class Rotary(nn.Module):
+    """q and k turned by the same angles."""
+
     def forward(self, q: Tensor, k: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
         cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
         return self.turned(q, cos, sin), self.turned(k, cos, sin)
@@ -82,6 +97,8 @@ class Rotary(nn.Module):
 
 
 class Router(nn.Module):
+    """The probabilities of some experts."""
+
     def __init__(self, width: int, experts: int) -> None:
         super().__init__()
         self.score = nn.Linear(width, experts, bias=False)
@@ -91,6 +108,8 @@ class Router(nn.Module):
 
 
 class Attention(nn.Module):
+    """Causal, with two query heads for each key head; written out."""
+
     def __init__(self, width: int, heads: int, groups: int) -> None:
         super().__init__()
         self.groups, self.head = groups, width // heads
@@ -108,11 +127,15 @@ class Attention(nn.Module):
 
 
 class Loss(nn.Module):
+    """Of given logits."""
+
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
 
 
 class Head(nn.Module):
+    """The last layer of a language model, and its loss."""
+
     def __init__(self, width: int, words: int) -> None:
         super().__init__()
         self.words = nn.Linear(width, words, bias=False)
@@ -123,10 +146,12 @@ class Head(nn.Module):
 
 
 def normal(*shape: int) -> Tensor:
+    """Random numbers."""
     return torch.randn(shape, dtype=torch.bfloat16)
 
 
 def labels() -> Tensor:
+    """A word for each token."""
     return torch.randint(WORDS, (2, 16))
 
 

@@ -32,8 +32,8 @@ def rewrite(subject: Subject, found: Analysis, forced: bool) -> Stage:
         " it was. The new line carries the fake result, the source line and the module path of what"
         " it replaces, so that errors, profilers and the stages below still point at the model.",
         "If anything failed here, the graph would go on as it came.",
-        'The gate leaves these operations to Inductor on this machine; tilegym.kernels="always" puts'
-        " the op in all the same, and so does this tour from here on."
+        "The gate leaves these operations to Inductor on this machine. This tour puts the op in all"
+        ' the same, as tilegym.kernels="always" does.'
         if forced
         else "",
     )

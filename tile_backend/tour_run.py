@@ -1,4 +1,4 @@
-"""Stage 10: the op on random inputs of the site's shapes, against float64; and how long it takes."""
+"""The last stage: the op on random inputs of the site's shapes, against float64, and timed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ NOT_MEASURED = "not measured: no GPU"
 def run(call: OpCall) -> Stage:
     """Interprets the kernel on a CPU, or launches it on a GPU, and compares."""
     says = sentences(
-        "Is it right? The op runs on random tensors of the site's shapes, strides and dtypes, and so"
-        " does the model's own code for it, once as it is and once in float64. The op may be at most"
-        " twice as wrong as the model's own code, and one rounding step of the result's dtype: that"
-        " is the budget, and nobody has picked a tolerance.",
+        "Is it right? The op runs on random tensors of the site's shapes, strides and dtypes."
+        " So does the op's reference, plain PyTorch, once as it is and once in float64. The op may"
+        " be at most twice as wrong as that, and one rounding step of the result's dtype: this is"
+        " its budget, and nobody has picked a tolerance.",
         ""
         if torch.cuda.is_available()
         else "Without a GPU the kernel's Tile IR is run by an interpreter: the real kernel, and the"

@@ -55,7 +55,9 @@ def listings(path: str, lines: Sequence[GraphLine]) -> Iterator[Artefact]:
         here = [i for i in range(len(rows)) if first + i in marked]
         name = path.rsplit("/", 1)[-1]
         shown = None if len(rows) <= LONGEST_CLASS else around(here, 4)
-        yield Artefact(name, "\n".join(rows), "text", tuple(range(len(rows))) if shown is None else shown)
+        yield Artefact(
+            name, "\n".join(rows), "text", tuple(range(len(rows))) if shown is None else shown
+        )
 
 
 def block_of(text: Sequence[str], line: int) -> tuple[int, int]:

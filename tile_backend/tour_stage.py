@@ -58,7 +58,10 @@ class Artefact:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """name: one word, "dynamo". says: a few sentences. missing: what is not there, and what to do."""
+    """name: one word, "dynamo". says: a few sentences.
+
+    missing: what is not there, and what to do; or "".
+    """
 
     name: str
     title: str

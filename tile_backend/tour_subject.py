@@ -90,7 +90,9 @@ def chosen(sites: Sequence[Site], title: str, wanted: str) -> int | None:
         known = ", ".join(f"{s.fusion}@{s.module}" if s.module else s.fusion for s in sites)
         raise NoSuchSite(title=title, wanted=wanted, sites=known or "none")
     return min(
-        fitting, key=lambda at: (ORDER.index(sites[at].status), -len(sites[at].ops), at), default=None
+        fitting,
+        key=lambda at: (ORDER.index(sites[at].status), -len(sites[at].ops), at),
+        default=None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from tile_backend.lowering.vocabulary import FUNCTIONS, METHODS, Word
 from tile_backend.report_text import aligned
 from tile_backend.tour_stage import Artefact, Stage, sentences
 from tile_backend.tour_subject import Subject
+
+WIDTH = 80
+"""Characters of a term on one line."""
 
 
 def terms(subject: Subject) -> Stage:
@@ -30,8 +33,8 @@ def terms(subject: Subject) -> Stage:
     artefacts = [Artefact("each operation as a term", "\n".join(rows(subject)))]
     root = subject.origin.root if subject.origin is not None else None
     if root is not None and root in subject.graph.term:
-        whole = written(subject.graph.term[root])
-        artefacts.append(Artefact("all of it as one term", f"{root.name} = {whole}"))
+        whole = laid_out(subject.graph.term[root], inside(subject))
+        artefacts.append(Artefact("all of it as one term", whole))
     others = list(other_names(subject))
     if others:
         artefacts.append(Artefact("other names of the same operation", "\n".join(aligned(others))))
@@ -41,7 +44,8 @@ def terms(subject: Subject) -> Stage:
 def rows(subject: Subject) -> Iterator[str]:
     """`pow_1 = square(float_1)    x ** 2 = square(x)`."""
     table = []
-    for node in subject.nodes:
+    called = (node for node in subject.graph.graph.nodes if node.op.startswith("call_"))
+    for node in subject.nodes or called:
         term = subject.graph.term.get(node)
         if term is None:
             table.append((node.name, "=", "several values: each is a term of its own", ""))
@@ -69,11 +73,27 @@ def one_level(term: Term) -> str:
     return called(term, name_of)
 
 
-def written(term: Term, depth: int = 24) -> str:
-    """The whole term down to its leaves."""
-    if term.op == "leaf" or depth == 0:
-        return input_names.name(term.node) if term.node is not None else "..."
-    return called(term, lambda inner: written(inner, depth - 1))
+def written(term: Term, inside: Collection[Term] | None = None) -> str:
+    """The whole term. inside: terms of the graph that are not written out are named instead."""
+    if inside is not None and term.node is not None and term not in inside:
+        return name_of(term)
+    return called(term, lambda inner: written(inner, inside))
+
+
+def laid_out(term: Term, inside: Collection[Term] | None = None, indent: int = 0) -> str:
+    """`written`, on several lines where one is too short."""
+    line = written(term, inside)
+    if len(line) + indent <= WIDTH or not term.args:
+        return line
+    space = " " * (indent + 2)
+    parts = [laid_out(argument, inside, indent + 2) for argument in term.args]
+    parts += [value(attribute) for attribute in term.attrs]
+    return f"{term.op}(" + ",".join(f"\n{space}{part}" for part in parts) + ")"
+
+
+def inside(subject: Subject) -> set[Term]:
+    """The terms of the site's own operations."""
+    return {subject.graph.term[node] for node in subject.nodes if node in subject.graph.term}
 
 
 def called(term: Term, shown: Callable[[Term], str]) -> str:

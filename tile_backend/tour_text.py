@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 WIDTH = 96
 INDENT = "    "
+MOST_OTHERS = 24
+LONGEST = 200
+"""Characters of a line in an excerpt."""
 
 
 def render(tour: Walkthrough, full: bool, hint: str) -> str:
@@ -37,6 +40,7 @@ def headline(tour: Walkthrough) -> str:
 
 
 def heading(text: str, sign: str) -> list[str]:
+    """A line, underlined."""
     return [text, sign * len(text)]
 
 
@@ -58,10 +62,16 @@ def artefact_lines(artefact: Artefact, full: bool, hint: str) -> list[str]:
     """All of its lines, or those that matter and how many are left out."""
     if full or not artefact.left_out:
         return artefact.lines
-    return [*artefact.excerpt, more(artefact, hint)]
+    return [*map(cut, artefact.excerpt), more(artefact, hint)]
+
+
+def cut(line: str) -> str:
+    """A line that would fill several."""
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 
 
 def more(artefact: Artefact, hint: str) -> str:
+    """How much an excerpt leaves out, and how to get it."""
     left = artefact.left_out
     return f"... {left} more line{plural(left)} ({hint})"
 
@@ -72,7 +82,10 @@ def closing(tour: Walkthrough) -> Iterator[str]:
         yield f"The graph is not all of the function: {tour.stopped}"
     if tour.others:
         yield from heading("Other sites of this graph", "-")
-        yield from aligned([other(site) for site in tour.others])
+        yield from aligned([other(site) for site in tour.others[:MOST_OTHERS]])
+        if len(tour.others) > MOST_OTHERS:
+            rest = len(tour.others) - MOST_OTHERS
+            yield f"... and {rest} more: tile_backend.explain has them all"
 
 
 def other(site: Site) -> tuple[str, str, str, str]:

@@ -54,7 +54,10 @@ def tile_ir(kernel: Kernel, signature: Any, arch: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """Of one block, as compiled. blocks: that fit one multiprocessor; None where it is not known."""
+    """Of one block, as compiled. size: of the code, in bytes.
+
+    blocks, most_warps: that fit one multiprocessor; None where that is not known.
+    """
 
     usage: Usage
     size: int

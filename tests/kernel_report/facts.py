@@ -30,7 +30,8 @@ from tile_backend.lowering.multiprocessor import resident_warps
 
 FACTS = ".facts.json"
 READERS = tuple(
-    Path(str(file)) for file in (__file__, *(m.__file__ for m in (cubin, cubin_usage, remarks, multiprocessor)))
+    Path(str(file))
+    for file in (__file__, *(m.__file__ for m in (cubin, cubin_usage, remarks, multiprocessor)))
 )
 PRODUCT = "ct.mma("
 """In the source of a kernel that multiplies matrices."""
