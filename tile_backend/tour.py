@@ -33,6 +33,8 @@ from tile_backend import (
 )
 from tile_backend.errors import ReportFolderError, WalkthroughNotSaved
 from tile_backend.explanation import title_of
+from tile_backend.lowering import gate
+from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.registry import registry as registry_of
 from tile_backend.options import Options
 from tile_backend.tour_stage import Stage
@@ -113,7 +115,8 @@ def walkthrough(
         return Walkthrough(title, (no_graph(captured.break_reason),), stopped=captured.break_reason)
     stages, shown, others, call = captured.visited
     if call is not None:
-        stages = (*stages, tour_run.run(call))
+        last = stages[-1]
+        stages = (*stages, tour_run.run(call, last.missing if last.name == "kernel" else ""))
     return Walkthrough(title, stages, shown, others, captured.break_reason)
 
 
@@ -152,10 +155,12 @@ def put_in(subject: Subject, options: Options) -> tuple[tuple[Stage, ...], OpCal
     origin = forced.origins[subject.at]
     left = site.decision is None or not site.decision.op_in_graph
     rewritten = tour_rewrite.rewrite(dataclasses.replace(subject, sites=forced.sites), forced, left)
-    compiled = tour_compile.compiled(whole)
-    call = getattr(origin, "call", None)
+    call = origin.call if isinstance(origin, Candidate) else None
+    if call is None:
+        return (rewritten,), None
+    compiled = tour_compile.compiled(whole, gate.device_of(call))
     with torch.no_grad():
-        kernels = tour_kernel.kernel(call) if call is not None else ()
+        kernels = tour_kernel.kernel(call)
     return (rewritten, *compiled, *kernels), again.call
 
 

@@ -28,12 +28,12 @@ NEED = (
 )
 
 
-def compiled(module: fx.GraphModule) -> tuple[Stage, ...]:
-    """Compile the rewritten graph up to its code."""
+def compiled(module: fx.GraphModule, device: torch.device) -> tuple[Stage, ...]:
+    """Compile the rewritten graph up to its code. device: of the op."""
     inputs = [value(node) for node in module.graph.find_nodes(op="placeholder")]
     passes = {"joint_custom_post_pass": recompute.RecomputeCheapOps("tour")}
     try:
-        with launching():
+        with launching(device):
             parts = inductor_stages.watched(module, inputs, passes)
     except Exception as error:  # noqa: BLE001 - torch's own failures, whatever they are: shown
         text = f"torch stopped here: {type(error).__name__}: {str(error).splitlines()[0]}"
@@ -42,9 +42,9 @@ def compiled(module: fx.GraphModule) -> tuple[Stage, ...]:
 
 
 @contextlib.contextmanager
-def launching() -> Iterator[None]:
-    """Without a GPU, code is written as for one, on CPU buffers."""
-    if torch.cuda.is_available():
+def launching(device: torch.device) -> Iterator[None]:
+    """On CPU tensors code is written as for a GPU, on CPU buffers."""
+    if device.type == "cuda":
         yield
         return
     with inductor_ir.force_direct_launch():

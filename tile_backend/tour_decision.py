@@ -125,7 +125,8 @@ def decision(subject: Subject, candidate: Candidate, call: Call) -> Stage:
         rows.append((where, what_runs(site.decision), site.decision.evidence))
     if gate.device_of(call).type != "cuda":
         verdict = on_gpu(candidate, call)
-        rows.append(("on an sm_90 GPU", what_runs(verdict.decision), verdict.decision.evidence))
+        where = f"on an {gate.architecture(torch.device('cuda'))} GPU"
+        rows.append((where, what_runs(verdict.decision), verdict.decision.evidence))
         if verdict.fallback is not None and verdict.fallback.fix:
             rows.append(("", "", f"fix: {verdict.fallback.fix}"))
     artefact = Artefact("the decision", "\n".join(line.rstrip() for line in aligned(rows)))

@@ -53,7 +53,7 @@ class Spelled(torch.nn.Module):
 
 
 def example(name: str, backward: bool = False) -> Example:
-    """The example of a fusion; the caller's random numbers are untouched.
+    """The example of a fusion, on a GPU where there is one; random numbers are untouched.
 
     backward: parameters want a gradient, so that the tour has a backward.
     Raises UnknownWalkthrough, naming the nearest.
@@ -65,7 +65,9 @@ def example(name: str, backward: bool = False) -> Example:
         torch.manual_seed(0)
         made = tour_models.EXAMPLES.get(name)
         module, inputs = made() if made is not None else spelled(known[name])
-    return Example(name, module.to(torch.bfloat16).requires_grad_(backward), inputs)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    module = module.to(device, torch.bfloat16).requires_grad_(backward)
+    return Example(name, module, tuple(tensor.to(device) for tensor in inputs))
 
 
 def target(request: Request, backward: bool) -> Target:

@@ -32,7 +32,9 @@ def show(tour: Walkthrough, full: bool, hint: str, console: Console | None = Non
         for artefact in stage.artefacts:
             console.print()
             console.print(Text(f"  {artefact.title}", style="italic"))
-            console.print(Padding(coloured(artefact, full, hint), INDENT), soft_wrap=False)
+            console.print(
+                Padding(coloured(artefact, full, hint), INDENT, expand=False), soft_wrap=False
+            )
     rest = list(closing(tour))
     if rest:
         console.print()
