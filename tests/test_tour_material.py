@@ -52,7 +52,7 @@ def test_sites_have_origins() -> None:
     kinds = [
         (site.status, type(origin)) for site, origin in zip(found.sites, found.origins, strict=True)
     ]
-    assert kinds == [("near-miss", NearMiss), ("fused", Candidate), ("declined", Candidate)]
+    assert kinds == [("near-miss", NearMiss), ("declined", Candidate), ("fused", Candidate)]
     for site, origin in zip(found.sites, found.origins, strict=True):
         assert origin is not None
         assert origin.root.name in {line.name for line in site.before}
