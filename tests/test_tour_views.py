@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from tests.test_docs import ROOT, blocks
 from tile_backend import cli, tour_examples, tour_terminal
 from tile_backend.lowering.site import Site
 from tile_backend.tour import Walkthrough, walkthrough
@@ -25,8 +26,8 @@ FIRST = ("source", "dynamo", "terms", "match", "plan", "gate", "rewrite")
 
 
 @functools.cache
-def tour() -> Walkthrough:
-    example = tour_examples.example("rms_norm")
+def tour(name: str = "rms_norm") -> Walkthrough:
+    example = tour_examples.example(name)
     with torch.no_grad():
         return walkthrough(example.module.cpu(), *(tensor.cpu() for tensor in example.inputs))
 
@@ -115,6 +116,22 @@ def test_a_terminal_gets_colours_and_the_same_words() -> None:
         assert all(artefact.title in plain for artefact in stage.artefacts)
     assert "_tg.rms_norm(arg0_1, arg1_1, 1e-06, 0.0, 'before_weight', out=buf0)" in plain
     assert "(--full)" in plain
+
+
+@pytest.mark.parametrize(
+    ("page", "name"), (("docs/walkthrough.md", "rms_norm"), ("README.md", "silu_mul"))
+)
+def test_pages_show_what_a_tour_says(page: str, name: str) -> None:
+    text = tour(name).to_text()
+    shown = [block for block in blocks((ROOT / page).read_text(), "text") if is_of_a_tour(block)]
+    assert shown
+    for block in shown:
+        assert block in f"{text}\n"
+
+
+def is_of_a_tour(block: str) -> bool:
+    """Whether it is indented as an artefact is; everything else starts in the first column."""
+    return block.startswith("  ")
 
 
 # --- the page -------------------------------------------------------------------------------------
