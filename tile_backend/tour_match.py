@@ -13,6 +13,7 @@ from tile_backend.lowering.near_miss import NearMiss
 from tile_backend.lowering.node import line
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.registry import Registry
+from tile_backend.lowering.trace import Pattern
 from tile_backend.report_text import aligned
 from tile_backend.tour_stage import Artefact, Stage, sentences
 from tile_backend.tour_subject import Subject
@@ -101,8 +102,9 @@ def other_patterns(
     tried: dict[str, NearMiss] = {}
     for pattern in registry.patterns:
         title = pattern.spelling.title
-        alike = pattern.low is candidate.match.pattern.low and pattern.roots[0].op == root.op
-        if pattern.fusion is not candidate.match.fusion or title == fitting or not alike:
+        if title == fitting or pattern.roots[0].op != root.op:
+            continue
+        if not same_operands(pattern, candidate.match.pattern):
             continue
         found = near_miss.partial(pattern, root, subject.graph)
         if title not in tried or share(found) > share(tried[title]):
@@ -110,6 +112,16 @@ def other_patterns(
     closest = sorted(tried.items(), key=lambda pair: -share(pair[1]))[:CLOSEST]
     for title, found in closest:
         yield title, found.reason.text
+
+
+def same_operands(pattern: Pattern, fitting: Pattern) -> bool:
+    """Whether a pattern is of the same fusion, for operands of the same dtypes."""
+    ours, theirs = fitting.holes, pattern.holes
+    return (
+        pattern.fusion is fitting.fusion
+        and pattern.low is fitting.low
+        and all(ours[name].dtype == theirs[name].dtype for name in ours.keys() & theirs.keys())
+    )
 
 
 def share(found: NearMiss) -> float:

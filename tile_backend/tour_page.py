@@ -20,7 +20,7 @@ STYLE = """
 :root { color-scheme: light dark; --line: #8884; --mark: #2a8f4a22; --gone: #c2410c22; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 70rem; padding: 1rem; }
 main { max-width: 100%; } p { max-width: 46rem; }
-nav ol { columns: 2; padding-left: 1.4rem; } @media (max-width: 40rem) { nav ol { columns: 1; } }
+nav ol { columns: 2; padding-left: 2rem; } @media (max-width: 40rem) { nav ol { columns: 1; } }
 pre, summary, figcaption { font-family: ui-monospace, monospace; font-size: 13px; }
 pre { overflow-x: auto; margin: .3rem 0; padding: .6rem; border: 1px solid var(--line); }
 figure { margin: 1rem 0; } figcaption, summary { opacity: .8; } summary { cursor: pointer; }
