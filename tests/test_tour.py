@@ -21,6 +21,10 @@ STAGES = [
 ]
 
 
+NAMED_AFTER_ANOTHER = {"silu_mul_grad_packed": "silu_mul_grad"}
+"""Kernels that are not called as their op is."""
+
+
 @functools.cache
 def tour(name: str, backward: bool = False) -> Walkthrough:
     """On a CPU, so that the words are the same everywhere."""
@@ -133,6 +137,15 @@ def test_the_kernel_its_plan_its_ir_and_its_resources(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_plan_at_sizes_of_real_models(name: str) -> None:
+    fusion = next(fusion for fusion in all_fusions() if fusion.name == name)
+    artefacts = {a.title: a.text.split("\n") for a in tour(name).stage("kernel").artefacts}
+    rows = artefacts["the same at sizes of real models"]
+    assert all(row.startswith(shape.name) for row, shape in zip(rows, fusion.bench, strict=True))
+    assert all(re.search(r" \d+ x \d+ x \d+ blocks  ", row) for row in rows)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_op_is_compared_with_float64_and_not_timed(name: str) -> None:
     found = tour(name)
     error, time = found.stage("run").artefacts
@@ -155,6 +168,9 @@ def test_with_gradients_there_is_a_backward(name: str) -> None:
     others = {op.name for op in fusion.ops} - {fusion.ops[0].in_training}
     launched = set(re.findall(r"_tg\.(\w+)\(", backward))
     assert launched <= others
+    artefacts = found.stage("kernel").artefacts
+    kernels = {a.title.split()[-1] for a in artefacts if a.language == "python"}
+    assert {NAMED_AFTER_ANOTHER.get(op, op) for op in launched} <= kernels
     if name != "linear_cross_entropy":  # whose gradients are computed forward
         assert launched
     assert declared(fusion.ops[0]).names  # the schema of the op that is shown

@@ -41,7 +41,7 @@ with torch.no_grad():
     assert "_tg.softmax(" in text
     assert "11. The kernel\n" in text
     assert "12. Running it\n" in text
-    needed = "The package cuda-tile is not installed, so there is no kernel to show:"
+    needed = "The package cuda-tile is not installed: there is no kernel to show."
     assert text.count(needed) == 2
     assert "pip install 'tile-backend[kernels]'" in " ".join(text.split())
     assert "on an sm_90 GPU        left to Inductor" in text

@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import tile_backend
 from tile_backend import tour_examples
-from tile_backend.errors import NoSuchSite, UnknownWalkthrough, WalkthroughNotSaved
+from tile_backend.errors import AlreadyCompiled, NoSuchSite, UnknownWalkthrough, WalkthroughNotSaved
 from tile_backend.lowering.fusion import Fusion, Op, Spelling, same_as
 from tile_backend.lowering.fusion import Tensor as Hole
 from tile_backend.patterns import all_fusions
@@ -155,6 +156,29 @@ def test_dynamic_sizes_are_shown_by_name() -> None:
     )
     assert "float32[s" in line
     assert found.stages[-1].missing == ""
+
+
+def test_a_site_inside_a_checkpointed_layer() -> None:
+    def layer(x: Tensor) -> Tensor:
+        gate, up = x.chunk(2, -1)
+        return F.silu(gate) * up
+
+    def model(x: Tensor) -> Tensor:
+        return checkpoint(layer, x.exp(), use_reentrant=False).sum()
+
+    found = tile_backend.walkthrough(model, torch.randn(4, 16, requires_grad=True))
+    graph = found.stage("dynamo").artefacts[0]
+    assert graph.title == "the graph of the body that holds it"
+    assert "> silu = silu(gate)" in graph.text
+    put_in = found.stage("rewrite").artefacts[0].text
+    assert "+silu_mul_default = tilegym.silu_mul.default(" in put_in
+    assert "_tg.silu_mul" in found.stage("code").artefacts[0].text
+
+
+def test_a_compiled_module_is_looked_through_with_a_warning() -> None:
+    with pytest.warns(AlreadyCompiled, match="Block is already compiled"), torch.no_grad():
+        found = tile_backend.walkthrough(torch.compile(Block()), torch.randn(4, 16))
+    assert found.site is not None
 
 
 def test_nothing_of_it_stays() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from tile_backend import (
     tour_compile,
     tour_decision,
     tour_kernel,
+    tour_launch,
     tour_match,
     tour_rewrite,
     tour_run,
@@ -31,7 +33,7 @@ from tile_backend import (
     tour_subject,
     tour_terms,
 )
-from tile_backend.errors import ReportFolderError, WalkthroughNotSaved
+from tile_backend.errors import AlreadyCompiled, ReportFolderError, WalkthroughNotSaved
 from tile_backend.explanation import title_of
 from tile_backend.lowering import gate
 from tile_backend.lowering.plan import Candidate
@@ -107,8 +109,10 @@ def walkthrough(
     Raises NoSuchSite.
     """
     inductor.check_supported()
-    options, _ = Options.parse(None, scope=scope.active(), known=registry.names)
     title = title_of(module)
+    if inductor.original(module) is not module:
+        warnings.warn(AlreadyCompiled(what=title), stacklevel=2)
+    options, _ = Options.parse(None, scope=scope.active(), known=registry.names)
     visit = functools.partial(visited, options, title, site)
     captured = inductor.capture(inductor.original(module), inputs, kwargs, visit)
     if captured.visited is None:
@@ -155,12 +159,14 @@ def put_in(subject: Subject, options: Options) -> tuple[tuple[Stage, ...], OpCal
     origin = forced.origins[subject.at]
     left = site.decision is None or not site.decision.op_in_graph
     rewritten = tour_rewrite.rewrite(dataclasses.replace(subject, sites=forced.sites), forced, left)
-    call = origin.call if isinstance(origin, Candidate) else None
-    if call is None:
-        return (rewritten,), None
-    compiled = tour_compile.compiled(whole, gate.device_of(call))
+    assert isinstance(origin, Candidate)
+    call = origin.call
+    assert call is not None
+    compiled, launches = tour_compile.compiled(whole, gate.device_of(call))
+    fusion, arch = origin.match.fusion, gate.architecture(gate.device_of(call))
+    made = functools.partial(tour_launch.planned, call, launches, fusion, again, arch)
     with torch.no_grad():
-        kernels = tour_kernel.kernel(call)
+        kernels = tour_kernel.kernel(call, fusion, arch, made)
     return (rewritten, *compiled, *kernels), again.call
 
 

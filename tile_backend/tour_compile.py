@@ -13,6 +13,7 @@ from tile_backend import inductor_stages
 from tile_backend.inductor_stages import Compiled
 from tile_backend.lowering import inductor_ir, recompute
 from tile_backend.lowering.node import value
+from tile_backend.lowering.site_kernels import LaunchSite
 from tile_backend.tour_stage import Artefact, Stage, between, sentences
 
 FOLDERS = re.compile(r"File: \S*/(?=[^/\s]+:\d)")
@@ -28,17 +29,24 @@ NEED = (
 )
 
 
-def compiled(module: fx.GraphModule, device: torch.device) -> tuple[Stage, ...]:
-    """Compile the rewritten graph up to its code. device: of the op."""
+def compiled(
+    module: fx.GraphModule, device: torch.device
+) -> tuple[tuple[Stage, ...], list[LaunchSite]]:
+    """Compile the rewritten graph up to its code, and say what the code launches.
+
+    device: of the op.
+    """
     inputs = [value(node) for node in module.graph.find_nodes(op="placeholder")]
     passes = {"joint_custom_post_pass": recompute.RecomputeCheapOps("tour")}
+    launches: list[LaunchSite] = []
     try:
-        with launching(device):
+        with launching(device), inductor_ir.written_launches() as launches:
             parts = inductor_stages.watched(module, inputs, passes)
     except Exception as error:  # noqa: BLE001 - torch's own failures, whatever they are: shown
         text = f"torch stopped here: {type(error).__name__}: {str(error).splitlines()[0]}"
-        return (Stage("aten", "Inductor", "The graph goes to torch's Inductor.", (), text),)
-    return aten(parts), schedule(parts), code(parts)
+        stage = Stage("aten", "Inductor", "The graph goes to torch's Inductor.", (), text)
+        return (stage,), launches
+    return (aten(parts), schedule(parts), code(parts)), launches
 
 
 @contextlib.contextmanager

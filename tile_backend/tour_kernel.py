@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from tile_backend.lowering import composition, gate
-from tile_backend.lowering.launch_recipe import NoKernelError, Recipe, View, describe, recipe
+from tile_backend.lowering import gate
+from tile_backend.lowering.fusion import Fusion
+from tile_backend.lowering.launch_recipe import NoKernelError
 from tile_backend.lowering.legality import Call
 from tile_backend.report_text import aligned
+from tile_backend.tour_launch import Planned, at_bench, constants, grid, parameters
 from tile_backend.tour_match import source_of
 from tile_backend.tour_stage import LINES, Artefact, Stage, sentences
 
+TITLE = "The kernel"
 SAYS = (
     "This is what the launch in the generated code runs: a function in cuTile, NVIDIA's Python for"
     " GPU kernels. It is written for one block, which handles one tile of the data; ct.bid says"
@@ -29,82 +31,66 @@ HEADER: tuple[str, ...] = (
     "shared memory",
     "blocks, warps at once",
 )
-INSTALL = "pip install 'tile-backend[kernels]'"
+INSTALL = "Install it: pip install 'tile-backend[kernels]'"
 
 
-@dataclasses.dataclass(frozen=True)
-class Planned:
-    """One launch: the kernel, and the values that it gets, tensors on meta."""
+def kernel(
+    call: Call, fusion: Fusion, arch: str, launches: Callable[[], tuple[Planned, ...]]
+) -> tuple[Stage, ...]:
+    """The kernels' source and plan; Tile IR; resources.
 
-    op: str
-    recipe: Recipe
-    values: tuple[Any, ...]
-    names: tuple[str, ...]
-
-    @property
-    def function(self) -> Any:
-        return self.recipe.kernel._pyfunc
-
-    @property
-    def signature(self) -> Any:
-        signatures = importlib.import_module("tile_backend.lowering.kernels.signature")
-        return signatures.signature_for(self.recipe.kernel, self.recipe.arguments(self.values))
-
-
-def kernel(call: Call) -> tuple[Stage, ...]:
-    """The kernel's source and plan; its Tile IR; its resources. For this GPU, else for sm_90."""
-    arch = gate.architecture(gate.device_of(call))
+    launches: makes those of the site, and raises what a plan raises.
+    """
     if not gate.has_cutile():
-        missing = (
-            f"The package cuda-tile is not installed, so there is no kernel to show: {INSTALL}."
-        )
-        return (Stage("kernel", "The kernel", SAYS, (), missing),)
+        missing = f"The package cuda-tile is not installed: there is no kernel to show. {INSTALL}."
+        return (Stage("kernel", TITLE, SAYS, (), missing),)
     limits = importlib.import_module("tile_backend.lowering.kernels.launch_plan").KernelLimit
     try:
-        found = tuple(planned(call, arch))
+        found = launches()
     except (limits, NoKernelError) as error:
         text = f"There is none for this call, so the op runs its PyTorch reference: {error}."
-        return (Stage("kernel", "The kernel", SAYS, (), text),)
+        return (Stage("kernel", TITLE, SAYS, (), text),)
     if not found:
         text = "There is nothing to compute here: no kernel is launched."
-        return (Stage("kernel", "The kernel", SAYS, (), text),)
-    return written(found, arch), tile_ir(found, arch), resources(found, arch)
+        return (Stage("kernel", TITLE, SAYS, (), text),)
+    shown = written(found, arch, list(bench(call, fusion, arch, limits)))
+    return shown, tile_ir(found, arch), resources(found, arch)
 
 
-def planned(call: Call, arch: str) -> Iterator[Planned]:
-    """The launches of a call, each kernel once, in order."""
-    seen = set()
-    for launched in call.launched:
-        values = [gate.example(v) for v in (*launched.arguments.values(), *launched.outputs)]
-        for op, names, given in composition.called(
-            launched.op.name, tuple(launched.arguments), values
-        ):
-            found = recipe(op, names, describe(given), arch)
-            if found is not None and (op, found.kernel.name) not in seen:
-                seen.add((op, found.kernel.name))
-                yield Planned(op, found, tuple(given), names)
+def bench(
+    call: Call, fusion: Fusion, arch: str, limits: type[Exception]
+) -> Iterator[tuple[str, str, str]]:
+    """How the first kernel is launched at the sizes of real models."""
+    try:
+        for name, each in at_bench(call, fusion.bench, arch):
+            yield name, grid(each), constants(each)
+    except limits as error:
+        yield "refused", str(error), ""
 
 
-def written(found: Sequence[Planned], arch: str) -> Stage:
+def written(
+    found: Sequence[Planned], arch: str, at_other_sizes: Sequence[tuple[str, str, str]]
+) -> Stage:
     """Source and launch plan."""
-    artefacts = [
-        Artefact(f"the kernel {each.recipe.kernel.name}", source_of(each.function), "python")
-        for each in found
-    ]
+    artefacts = [Artefact(f"the kernel {e.name}", source_of(e.function), "python") for e in found]
     helpers = inlined(found[0])
     if helpers:
-        name = found[0].recipe.kernel.name
-        artefacts.append(Artefact(f"what is inlined into {name}", helpers, "python"))
+        artefacts.append(Artefact(f"what is inlined into {found[0].name}", helpers, "python"))
     for each in found:
-        text = "\n".join(aligned(list(plan_of(each)), 88))
-        artefacts.append(Artefact(f"the launch of {each.recipe.kernel.name} on {arch}", text))
+        hints = [(f"hint {name}", str(hint)) for name, hint in each.recipe.kernel._hints.items()]
+        rows = [("grid", grid(each)), *hints, *parameters(each)]
+        title = f"the launch of {each.name} on {arch}"
+        artefacts.append(Artefact(title, "\n".join(aligned(rows, 88))))
+    if at_other_sizes:
+        text = "\n".join(line.rstrip() for line in aligned(at_other_sizes))
+        artefacts.append(Artefact("the same at sizes of real models", text))
     says = sentences(
         SAYS,
-        f"The op launches {len(found)} of them." if len(found) > 1 else "",
+        f"There are {len(found)} of them here." if len(found) > 1 else "",
         "How many blocks there are, how large a tile is and what the compiler is told follows from"
         " shapes, strides and dtypes alone: the launch plan.",
     )
-    return Stage("kernel", "The kernel", says, tuple(artefacts))
+    return Stage("kernel", TITLE, says, tuple(artefacts))
 
 
 def inlined(each: Planned) -> str:
@@ -116,27 +102,6 @@ def inlined(each: Planned) -> str:
         t for n, t in sorted(parts.items()) if t.lstrip().startswith(("def ", "@")) and t != own
     ]
     return "\n\n".join(text.rstrip() for text in texts)
-
-
-def plan_of(each: Planned) -> Iterator[tuple[str, str]]:
-    """Grid, hints, and each parameter of the kernel with what it gets."""
-    yield "grid", f"{' x '.join(map(str, each.recipe.grid))} blocks"
-    for name, hint in each.recipe.kernel._hints.items():
-        yield f"hint {name}", str(hint)
-    parameters = inspect.signature(each.function).parameters
-    absent = {name for name, value in zip(each.names, each.values, strict=False) if value is None}
-    for name, given in zip(parameters, each.recipe.parameters, strict=True):
-        shown = seen(each, given) if isinstance(given, View) else repr(given)
-        yield name, f"absent: {shown} stands in" if name in absent else shown
-
-
-def seen(each: Planned, view: View) -> str:
-    """`x, seen as bfloat16[32, 64]`; a result of the op is `result 0`."""
-    count = len(each.names)
-    source = view.source
-    name = each.names[source] if source < count else f"result {source - count}"
-    kind = f"{str(view.dtype).removeprefix('torch.')}[{', '.join(map(str, view.shape))}]"
-    return f"{name}, {kind}" if view.same else f"{name}, seen as {kind}"
 
 
 def inspection() -> Any:
@@ -156,7 +121,7 @@ def tile_ir(found: Sequence[Planned], arch: str) -> Stage:
         text = tools.tile_ir(first.recipe.kernel, first.signature, arch)
     except tools.InspectionError as error:
         return Stage("tile-ir", "Tile IR", says, (), f"Not to be had here: {error}.")
-    artefact = Artefact(f"Tile IR of {first.recipe.kernel.name}", text, "text", matters(text))
+    artefact = Artefact(f"Tile IR of {first.name}", text, "text", matters(text))
     return Stage("tile-ir", "Tile IR", says, (artefact,))
 
 
@@ -195,7 +160,7 @@ def row(each: Planned, made: Any) -> tuple[str, ...]:
         warps = made.blocks * made.warps
         share = f"{made.blocks}, {warps} of {made.most_warps} ({100 * warps // made.most_warps} %)"
     return (
-        each.recipe.kernel.name,
+        each.name,
         str(usage.threads),
         str(usage.registers),
         f"{usage.local} B",
