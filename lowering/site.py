@@ -120,7 +120,7 @@ class Site:
     after: tuple[str, ...] = ()
     call: OpCall | None = None
     kernels: tuple[KernelUse, ...] = ()
-    """What is launched, or interpreted, at the sizes seen at capture; empty where plain PyTorch runs."""
+    """What is launched, or interpreted, at the sizes seen at capture; none for plain PyTorch."""
     certificate: Certificate | None = None
     """None where nobody asked for one (tilegym.verify)."""
     progress: str = ""

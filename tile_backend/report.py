@@ -30,6 +30,7 @@ class GraphFacts:
     ops:          how many calls it holds.
     break_reason: why Dynamo ended it early, with file and line, or "".
     anchored:     fusions whose anchor ops occur, found or not.
+    unclaimed:    those of which an anchor is part of no site, not even of a near miss.
     """
 
     dtypes: tuple[str, ...] = ()
@@ -37,6 +38,7 @@ class GraphFacts:
     ops: int = 0
     break_reason: str = ""
     anchored: tuple[str, ...] = ()
+    unclaimed: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
