@@ -158,6 +158,28 @@ def test_dynamic_sizes_are_shown_by_name() -> None:
     assert found.stages[-1].missing == ""
 
 
+class Rooted(nn.Module):
+    """A number of the module becomes an input of the graph where everything is dynamic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.eps = 1e-5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+
+
+def test_a_module_that_has_been_captured_at_other_sizes() -> None:
+    module = Rooted()
+    with torch.no_grad():
+        for rows in (4, 7):
+            module.eps *= 10
+            found = tile_backend.walkthrough(module, torch.randn(rows, 16))
+    assert "float32[s" in found.stage("dynamo").artefacts[0].text
+    assert "_tg.rms_norm(" in found.stage("code").artefacts[0].text
+    assert [stage.name for stage in found.stages if stage.missing] == []
+
+
 def test_a_site_inside_a_checkpointed_layer() -> None:
     def layer(x: Tensor) -> Tensor:
         gate, up = x.chunk(2, -1)

@@ -50,7 +50,7 @@ def watched(
 ) -> tuple[Compiled, ...]:
     """The forward graph, and the backward one where a gradient is wanted.
 
-    inputs: the values of the graph's placeholders, fakes will do. passes: as inductor.Inductor has.
+    inputs: as Dynamo hands them over with the graph. passes: as inductor.Inductor has them.
     Raises what AOTAutograd raises; a failure of Inductor's is in the result.
     """
     found: list[Compiled] = []
@@ -61,6 +61,8 @@ def watched(
         found.append(Compiled(part, without_gaps(readable)))
         try:
             compile_fx.compile_fx_inner(graph, given, **kwargs)
+        except inductor.RESTART:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is shown
             if not caused_by(error, _Written):
                 found[-1].failure = f"{type(error).__name__}: {error}"

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 import torch
 from torch import fx
 
-from tile_backend import inductor_stages
+from tile_backend import inductor, inductor_stages
 from tile_backend.inductor_stages import Compiled
 from tile_backend.lowering import inductor_ir, recompute
-from tile_backend.lowering.node import value
 from tile_backend.lowering.site_kernels import LaunchSite
 from tile_backend.tour_stage import Artefact, Stage, between, sentences
 
@@ -36,12 +35,13 @@ def compiled(
 
     device: of the op.
     """
-    inputs = [value(node) for node in module.graph.find_nodes(op="placeholder")]
     passes = {"joint_custom_post_pass": recompute.RecomputeCheapOps("tour")}
     launches: list[LaunchSite] = []
     try:
         with launching(device), inductor_ir.written_launches() as launches:
-            parts = inductor_stages.watched(module, inputs, passes)
+            parts = inductor_stages.watched(module, inductor.captured_inputs(), passes)
+    except inductor.RESTART:
+        raise
     except Exception as error:  # noqa: BLE001 - torch's own failures, whatever they are: shown
         text = f"torch stopped here: {type(error).__name__}: {str(error).splitlines()[0]}"
         stage = Stage("aten", "Inductor", "The graph goes to torch's Inductor.", (), text)
