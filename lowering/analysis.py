@@ -29,12 +29,14 @@ from tile_backend.lowering import (
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.merge import merge
-from tile_backend.lowering.near_miss import Searched
+from tile_backend.lowering.near_miss import NearMiss, Searched
 from tile_backend.lowering.nesting import Nesting
 from tile_backend.lowering.node import value
 from tile_backend.lowering.plan import Allows, Candidate, plan
 from tile_backend.lowering.registry import Registry
 from tile_backend.lowering.site import Site
+
+Origin = Candidate | NearMiss | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Analysis:
 
     accepted: per graph, the candidates whose op goes in. overload: of these ops, see custom_op.
     nesting: how the graphs call each other.
+    origins: what each of the sites is made from; None for an op that is left alone.
     """
 
     sites: tuple[Site, ...]
@@ -52,6 +55,7 @@ class Analysis:
     accepted: tuple[tuple[fx.GraphModule, tuple[Candidate, ...]], ...]
     nesting: Nesting
     overload: str = "default"
+    origins: tuple[Origin, ...] = ()
 
     @property
     def ops(self) -> int:
@@ -93,7 +97,7 @@ def analyse(
 
     drops: the fusions that may drop what the model returns (Fusion.drops).
     """
-    sites: list[Site] = []
+    sites: list[tuple[Site, Origin]] = []
     anchored, unclaimed = set[str](), set[str]()
     accepted = []
     parts = list(bodies(module))
@@ -113,8 +117,15 @@ def analyse(
         unclaimed |= searched.unclaimed
         accepted.append((part, candidates))
     overload = custom_op.INTERPRETED if kernels == "interpret" else "default"
-    names = tuple(sorted(anchored)), tuple(sorted(unclaimed))
-    return Analysis(tuple(sites), *names, tuple(accepted), nesting, overload)
+    return Analysis(
+        tuple(site for site, _ in sites),
+        tuple(sorted(anchored)),
+        tuple(sorted(unclaimed)),
+        tuple(accepted),
+        nesting,
+        overload,
+        tuple(origin for _, origin in sites),
+    )
 
 
 def analyse_one(
@@ -124,26 +135,27 @@ def analyse_one(
     kernels: str,
     compiles: bool,
     drops: frozenset[str] = frozenset(),
-) -> tuple[list[Site], Searched, tuple[Candidate, ...]]:
+) -> tuple[list[tuple[Site, Origin]], Searched, tuple[Candidate, ...]]:
+    """The sites in program order with their origins, what was searched, and what is put in."""
     planned = merge(plan(canonical, registry.matcher, allows, drops), canonical)
     planned = dataclasses.replace(planned, chosen=in_steps(planned.chosen, kernels))
     verdicts = judge(planned.chosen, kernels, compiles)
     searched = registry.near_misses.search(canonical, registry.fusions, planned.covered)
     order = canonical.effects.position
-    placed: list[tuple[fx.Node, Site]] = [
-        (candidate.root, describe.fused(candidate, verdict))
+    placed: list[tuple[fx.Node, Site, Origin]] = [
+        (candidate.root, describe.fused(candidate, verdict), candidate)
         for candidate, verdict in zip(planned.chosen, verdicts, strict=True)
     ]
-    placed += [(candidate.root, describe.declined(candidate)) for candidate in planned.declined]
-    placed += [(miss.root, describe.near_miss(miss, canonical)) for miss in searched.misses]
-    placed += left_alone(canonical.graph, registry)
-    placed.sort(key=lambda pair: order[pair[0]])
+    placed += [(c.root, describe.declined(c), c) for c in planned.declined]
+    placed += [(miss.root, describe.near_miss(miss, canonical), miss) for miss in searched.misses]
+    placed += [(node, site, None) for node, site in left_alone(canonical.graph, registry)]
+    placed.sort(key=lambda place: order[place[0]])
     put_in = tuple(
         dataclasses.replace(candidate, plain=verdict.decision.respelled)
         for candidate, verdict in zip(planned.chosen, verdicts, strict=True)
         if verdict.put_in or verdict.decision.respelled
     )
-    return [site for _, site in placed], searched, put_in
+    return [(site, origin) for _, site, origin in placed], searched, put_in
 
 
 def in_steps(candidates: Sequence[Candidate], kernels: str) -> tuple[Candidate, ...]:

@@ -4,6 +4,7 @@ Every message says what happened, where, and what to do. The values that fill a 
 the exception as `.fields`, so that tools need not parse text; `where` ("model.layers.0.mlp,
 file.py:61") is appended when given. Inside `torch.compile` an error reaches the user as
 `BackendCompilerFailed` with ours as its `inner_exception`. Warnings can be filtered by class.
+Longer than 300 lines because it is the one catalogue: whoever looks for a message finds it here.
 """
 
 from __future__ import annotations
@@ -131,6 +132,12 @@ class LockFileError(TileBackendError):
     template = "cannot use {path!r} as a lock file: {cause}. Write it with: {command}."
 
 
+class WalkthroughNotSaved(TileBackendError):
+    """The file of a walk-through cannot be written."""
+
+    template = "cannot write {path!r}: {cause}. Name a file in a folder that can be written."
+
+
 class DumpError(TileBackendError):
     """A dump that is missing, foreign, or of another schema."""
 
@@ -210,6 +217,25 @@ class BadTarget(TileBackendError):
     """A command-line target that exists but cannot be used."""
 
     template = "cannot use the target {target!r}: {cause}. {fix}."
+
+
+class UnknownWalkthrough(TileBackendError):
+    """A walk-through of nothing that is known."""
+
+    template = (
+        "unknown walk-through {name!r}: the nearest is {nearest!r}. Known are {known}; a module of"
+        " your own is package.module:factory, a folder with a config.json, or"
+        " tile_backend.walkthrough(module, *inputs)."
+    )
+
+
+class NoSuchSite(TileBackendError):
+    """A walk-through was to show a site that is not there."""
+
+    template = (
+        "no site of {title} matches {wanted!r}. A site is named by its fusion, its module path or"
+        " both (attention@model.layers.0.*). Sites here: {sites}."
+    )
 
 
 class LogitsDropped(TileBackendError, AttributeError):

@@ -274,6 +274,16 @@ class Capture:
     break_reason: str = ""
 
 
+RESTART = torch._dynamo.exc.RestartAnalysis
+"""Raised by a compile, and meant for Dynamo: it captures again, with fewer dynamic sizes."""
+_captured_inputs: list[Sequence[Any]] = []
+
+
+def captured_inputs() -> list[Any]:
+    """Inside the `visit` of a capture: what a compile of the graph would be given."""
+    return list(_captured_inputs[-1])
+
+
 class Captured(Exception):
     """Stops a compile once the graph is there, or before real code would have to run."""
 
@@ -298,10 +308,15 @@ def capture(
     failures: list[Exception] = []
 
     def keep(module: fx.GraphModule, inputs: Sequence[Any]) -> Any:
+        _captured_inputs.append(inputs)
         try:
             visited.append(visit(module))
+        except RESTART:  # a compile inside the visit wants a number fixed: Dynamo calls again
+            raise
         except Exception as error:  # noqa: BLE001 - Dynamo would wrap it; raised below as it is
             failures.append(error)
+        finally:
+            _captured_inputs.pop()
         raise Captured
 
     patches = torch._dynamo.config.patch(suppress_errors=False)
