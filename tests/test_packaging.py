@@ -64,7 +64,8 @@ def test_the_wheel_is_marked_as_typed(wheel: zipfile.ZipFile) -> None:
 def test_the_wheel_holds_what_pages_are_made_of(wheel: zipfile.ZipFile) -> None:
     files = {path.name for path in (ROOT / "tile_backend").iterdir()}
     wanted = {name for name in files if name.endswith((".css", ".js", ".html"))}
-    assert wanted == {"dump_page.css", "dump_page.js", "dump_page.html", "page_style.css"}
+    dump = {"dump_page.css", "dump_page.js", "dump_page.html"}
+    assert wanted == {"page_style.css", *dump, "tour_page.css", "tour_page.html"}
     assert {f"tile_backend/{name}" for name in wanted} <= set(wheel.namelist())
 
 

@@ -172,8 +172,9 @@ def test_the_page_is_well_formed_and_needs_no_network() -> None:
     text = tour().to_html()
     page = Page(text)
     assert page.open == []
-    assert not {"script", "link", "img", "iframe"} & page.tags
-    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+    assert not {"script", "img", "iframe", "form"} & page.tags
+    links = [link for link in page.links if link != "data:,"]  # of the icon: none
+    assert all(link.startswith("#") and link[1:] in page.ids for link in links)
     assert len(set(page.ids)) == len(page.ids)
     assert "url(" not in text
     assert "@import" not in text
@@ -182,7 +183,7 @@ def test_the_page_is_well_formed_and_needs_no_network() -> None:
 
 def test_the_contents_of_the_page_lead_to_every_stage() -> None:
     page = Page(tour().to_html())
-    assert page.links == [f"#{stage.name}" for stage in tour().stages]
+    assert page.links[1:] == [f"#{stage.name}" for stage in tour().stages]
 
 
 def test_the_page_has_every_line_of_every_artefact() -> None:

@@ -8,12 +8,12 @@ dump_page.html, dump_page.css, dump_page.js and page_style.css.
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tile_backend import dump_sites, kernel_text, report_text
 from tile_backend.graph_files import links, note
+from tile_backend.page_template import rendered
 from tile_backend.report_json import identities
 from tile_backend.rewrite_entry import titles
 from tile_backend.version import VERSION
@@ -30,18 +30,13 @@ SHOWN_ELSEWHERE = ("status", "source", "certificate", "kernel")
 
 def page(report: Report, entries: Sequence[RewriteEntry], repros: frozenset[str]) -> str:
     """The page; `repros` are the names of the entries that have a repro.py."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    )
     anchors = dict(zip(map(id, report.sites), map(anchor, identities(report)), strict=True))
     sources = kernel_sources(report)
-    return environment.from_string(resource("dump_page.html")).render(
+    return rendered(
+        "dump_page.html",
+        ("page_style.css", "dump_page.css"),
+        "dump_page.js",
         title=report.title,
-        style=Markup(resource("page_style.css") + resource("dump_page.css")),
-        script=Markup(resource("dump_page.js")),
         version=VERSION,
         text=report.to_text(),
         kernels=sources,
@@ -50,11 +45,6 @@ def page(report: Report, entries: Sequence[RewriteEntry], repros: frozenset[str]
         graphs=[graph_object(report, index) for index in range(len(report.graphs))],
         **head(report),
     )
-
-
-def resource(name: str) -> str:
-    """A file beside this one."""
-    return importlib.resources.files("tile_backend").joinpath(name).read_text(encoding="utf-8")
 
 
 def anchor(identity: str) -> str:
