@@ -67,7 +67,9 @@ def uses_of(call: Call, arch: str) -> Iterator[KernelUse]:
         parameters = zip(inspect.signature(function).parameters, found.parameters, strict=True)
         constants = {name: p for name, p in parameters if not isinstance(p, View)}
         hints = dict(found.kernel._hints)
-        yield KernelUse(op, found.kernel.name, source_of(function), arch, found.grid, hints, constants)
+        yield KernelUse(
+            op, found.kernel.name, source_of(function), arch, found.grid, hints, constants
+        )
 
 
 def source_of(function: Any) -> str:

@@ -8,7 +8,7 @@ restore.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import fx
 
 from tile_backend.lowering import steps
 from tile_backend.lowering.fusion import Op
-from tile_backend.lowering.legality import Call, fake_mode_of, same_layout
+from tile_backend.lowering.legality import fake_mode_of, same_layout
 from tile_backend.lowering.mask.source import Source
 from tile_backend.lowering.match import Match
 from tile_backend.lowering.node import hint, value
@@ -68,30 +68,20 @@ def splice(
     graph: fx.Graph, candidate: Candidate, replaced: dict[fx.Node, fx.Node], overload: str
 ) -> None:
     """Insert one op. `replaced` maps the results that earlier ops took over, and is extended."""
-    call = candidate.call
-    assert call is not None
     tracer = TracksNodes(graph)
 
     def leaf(node: fx.Node) -> fx.Proxy:
         return fx.Proxy(replaced.get(node, node), tracer)
 
+    def taken(source: Source) -> Any:
+        """A copy of a tensor that is written to later, made where the mask reads it."""
+        if source.before is None:
+            return source.made(leaf)
+        with graph.inserting_before(source.before):
+            return source.made(lambda node: leaf(node).clone())
+
     with graph.inserting_before(candidate.place):
-        bound, arguments = dict(bound_operands(candidate, leaf)), call.arguments
-        if not candidate.plain:
-            bound |= read_by_mask(call, tracer, leaf)
-        elif call.respelled is not None and call.respelled.masked:
-            arguments = call.masked
-        args = [
-            None if arguments[name] is None else bound.get(name, arguments[name])
-            for name in declared(call.op).names
-        ]
-        result = inserted(candidate, args, tracer, overload)
-        made = [result] if len(call.outputs) == 1 else [result[i] for i in range(len(call.outputs))]
-        found = made if candidate.merged else results(candidate.match, made)
-        laid_out = [
-            result_like(proxy, value(root), fake)
-            for proxy, root, fake in zip(found, candidate.extent.roots, call.results, strict=True)
-        ]
+        laid_out = replacement(candidate, tracer, leaf, taken, overload)
     annotate(tracer.made, candidate)
     ours = set(tracer.made)
     for root, proxy in zip(candidate.extent.roots, laid_out, strict=True):
@@ -99,6 +89,37 @@ def splice(
             proxy.node, delete_user_cb=lambda user: user not in ours, propagate_meta=False
         )
         replaced[root] = proxy.node
+
+
+def replacement(
+    candidate: Candidate,
+    tracer: TracksNodes,
+    leaf: Callable[[fx.Node], Any],
+    taken: Callable[[Source], Any],
+    overload: str,
+) -> list[Any]:
+    """The new code: a proxy for each root of the candidate.
+
+    leaf: the value of a node of the old graph. taken: that of a tensor which the mask reads.
+    """
+    call = candidate.call
+    assert call is not None
+    bound, arguments = dict(bound_operands(candidate, leaf)), call.arguments
+    if not candidate.plain:
+        bound |= {name: taken(source) for name, source in call.sources.items()}
+    elif call.respelled is not None and call.respelled.masked:
+        arguments = call.masked
+    args = [
+        None if arguments[name] is None else bound.get(name, arguments[name])
+        for name in declared(call.op).names
+    ]
+    result = inserted(candidate, args, tracer, overload)
+    made = [result] if len(call.outputs) == 1 else [result[i] for i in range(len(call.outputs))]
+    found = made if candidate.merged else results(candidate.match, made)
+    return [
+        result_like(proxy, value(root), fake)
+        for proxy, root, fake in zip(found, candidate.extent.roots, call.results, strict=True)
+    ]
 
 
 def inserted(candidate: Candidate, args: list[Any], tracer: TracksNodes, overload: str) -> Any:
@@ -125,21 +146,6 @@ def bound_operands(candidate: Candidate, leaf: Any) -> Mapping[str, Any]:
         found[rule.first] = found.pop(rule.separate)
         found[rule.second] = operands(second, leaf)[rule.separate]
     return found
-
-
-def read_by_mask(call: Call, tracer: TracksNodes, leaf: Any) -> Mapping[str, Any]:
-    """The arguments that are tensors which the mask reads; a copy of one that is written to later.
-
-    The copy is made where the mask reads the tensor.
-    """
-
-    def taken(source: Source) -> Any:
-        if source.before is None:
-            return source.made(leaf)
-        with tracer.graph.inserting_before(source.before):
-            return source.made(lambda node: leaf(node).clone())
-
-    return {name: taken(source) for name, source in call.sources.items()}
 
 
 def result_like(proxy: Any, old: torch.Tensor, new: torch.Tensor) -> Any:
