@@ -9,7 +9,7 @@ can occur. Nothing of the graph is changed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ class Alone:
 
     @property
     def key(self) -> Hashable:
-        """Equal for sites of which one run says all: their code, and what kinds of inputs it has."""
+        """Equal for sites of which one run says all: code, and what kinds of inputs it has."""
         codes = (calls(self.original.graph), calls(self.new.graph))
         return (*codes, tuple(map(kind, self.inputs)), self.ops, self.autocast)
 
@@ -106,6 +106,7 @@ class Cut:
         self._inside: dict[fx.Node, None] = {}
         self._read: dict[fx.Node, None] = {}
         self._include(mask_roots(candidate), floats=True)
+        self._check_moments(candidate)
         elided = candidate.extent.elided
         self._inside.update(dict.fromkeys(elided))
         read = [source for node in elided for source in node.all_input_nodes]
@@ -115,10 +116,6 @@ class Cut:
         self.inputs = tuple(
             sorted((n for n in self._read if n not in self._inside), key=self._position)
         )
-        written = [n for n in self.inputs if self._is_written(n)]
-        if len(written) > 1:
-            names = " and ".join(node.name for node in written[:2])
-            raise CannotRun(f"it reads {names}, which the program writes to")
 
     def _position(self, node: fx.Node) -> tuple[int, int]:
         """Graphs that make calls come before the bodies."""
@@ -160,14 +157,27 @@ class Cut:
             raise CannotRun(f"more than {MOST_NODES} operations lead to its mask")
 
     def _can_run(self, node: fx.Node) -> bool:
-        """Whether it gives the same value whenever it runs."""
+        """Whether it gives the same value whenever it runs, and without the program's writes."""
         if node.op not in ("call_function", "call_method"):
             return False
         random = called_name(node).rstrip("_") in RANDOM
-        return not (random or is_barrier(node) or self._is_written(node))
+        return not (
+            random
+            or is_barrier(node)
+            or any(map(self._written_before(node), (node, *node.all_input_nodes)))
+        )
 
-    def _is_written(self, node: fx.Node) -> bool:
-        return node in self.nesting.effects[node.graph].volatile
+    def _written_before(self, moment: fx.Node) -> Callable[[fx.Node], bool]:
+        """Asks of a node whether the program has written to its value before that moment."""
+        effects = self.nesting.effects[moment.graph]
+        last = effects.position[moment]
+        return lambda node: any(effects.position[w] < last for w in effects.writes_to(node))
+
+    def _check_moments(self, candidate: Candidate) -> None:
+        """What the mask reads of a tensor is what the tensor was at first."""
+        for source in candidate.call.sources.values() if candidate.call is not None else ():
+            if source.before is not None and self._written_before(source.before)(source.node):
+                raise CannotRun(f"its mask reads {source.node.name}, which the program wrote to")
 
     def _close_vmaps(self) -> None:
         """What was recorded inside torch.vmap runs inside: entering and leaving come along."""
