@@ -19,14 +19,17 @@ from tile_backend import (
     compiler_bisector,
     dropped_logits,
     inductor,
+    inductor_alone,
     pipeline,
     registry,
     scope,
     sessions,
+    trust,
 )
 from tile_backend.errors import AlreadyCompiled, FallbackRefused, InternalFailure, PassFailed
 from tile_backend.lowering import analysis, inductor_ir, recompute, site_kernels, undo
 from tile_backend.lowering.analysis import Analysis
+from tile_backend.lowering.same_bits import Compile
 from tile_backend.lowering.site_kernels import LaunchSite
 from tile_backend.options import Options
 
@@ -49,7 +52,7 @@ def tilegym(
     if ours.disabled:
         return inductor.Inductor(mode, theirs, name).compile(module, inputs)
     passes: dict[str, Any] = {}
-    found = rewritten(module, ours)
+    found = rewritten(module, ours, inputs, inductor_alone.compiler(mode, theirs))
     if found is not None and found.ops:
         identity = pipeline.identity(ours)
         passes["pre_grad_custom_pass"] = inductor.Identity(identity)
@@ -65,18 +68,24 @@ tilegym.reset = inductor.reset  # type: ignore[attr-defined]
 compiler_bisector.register()
 
 
-def rewritten(module: fx.GraphModule, options: Options) -> Analysis | None:
-    """Analyse and rewrite in place, then report. None after a failure, with the graph as it was."""
+def rewritten(
+    module: fx.GraphModule, options: Options, inputs: Sequence[Any], compiles: Compile
+) -> Analysis | None:
+    """Analyse and rewrite in place, then report. None after a failure, with the graph as it was.
+
+    inputs: what the graph is called with. compiles: see trust.settled.
+    """
     started = time.perf_counter()
     log, where = undo.Log(module), inductor.place()
     if where.compiled_before:
         warnings.warn(AlreadyCompiled(what=where.title), stacklevel=2)
     try:
         log.save(analysis.bodies(module))
-        found = bisection.limited(pipeline.analyse(module, options, where.prefix, compiles=True))
-        facts = pipeline.facts(module, found, inductor.break_reason(module))
+        found = pipeline.analyse(module, options, where.prefix, compiles=True)
         if found.ops:
             inductor_ir.install(registry.known_fusions())
+        found = bisection.limited(trust.settled(found, options, module, inputs, compiles))
+        facts = pipeline.facts(module, found, inductor.break_reason(module))
         found.apply()
     except Exception as error:
         log.restore()

@@ -263,6 +263,16 @@ class UnmatchedGlob(TileBackendWarning):
     )
 
 
+class CertificateFailed(TileBackendWarning):
+    """A rewrite whose results are not good enough: tilegym.verify has kept it out."""
+
+    template = (
+        "{fusion} at {modules} ({source}) failed its certificate and keeps its original code: "
+        "{text}. The result of the compiled program is not affected. Please report it to "
+        f"{ISSUES}; tilegym.strict='no-fallback' turns this into an error."
+    )
+
+
 class NothingCompiled(TileBackendWarning):
     """A `fusions(...)` scope that no backend call read."""
 
