@@ -28,6 +28,7 @@ from tile_backend.lowering import (
 )
 from tile_backend.lowering.anchors import anchors
 from tile_backend.lowering.canonical import CanonicalGraph
+from tile_backend.lowering.check_request import Check
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.merge import merge
 from tile_backend.lowering.nesting import Nesting
@@ -42,7 +43,7 @@ class Analysis:
     """sites: in program order, bodies first. anchored: fusions whose anchors occur.
 
     accepted: per graph, the candidates whose op goes in. overload: of these ops, see custom_op.
-    nesting: how the graphs call each other.
+    nesting: how the graphs call each other. check: what is asked of the ops' results at run time.
     """
 
     sites: tuple[Site, ...]
@@ -50,6 +51,7 @@ class Analysis:
     accepted: tuple[tuple[fx.GraphModule, tuple[Candidate, ...]], ...]
     nesting: Nesting
     overload: str = "default"
+    check: Check | None = None
 
     @property
     def ops(self) -> int:
@@ -73,7 +75,7 @@ class Analysis:
         hands_in = handed_in.HandsIn(self.nesting)
         ready = [(m, hands_in.candidates(m.graph, given)) for m, given in self.accepted]
         for module, candidates in ready:
-            rewrite.apply(module.graph, candidates, self.overload)
+            rewrite.apply(module.graph, candidates, self.overload, self.check)
             respelled = safe_spelling.respell(module.graph)
             if candidates or respelled or module.graph in hands_in.changed:
                 module.recompile()

@@ -8,18 +8,20 @@ restore.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import fx
 
-from tile_backend.lowering import steps
+from tile_backend.lowering import checked, steps
+from tile_backend.lowering.check_request import Check
 from tile_backend.lowering.fusion import Op
 from tile_backend.lowering.legality import fake_mode_of, same_layout
 from tile_backend.lowering.mask.source import Source
 from tile_backend.lowering.match import Match
-from tile_backend.lowering.node import hint, value
+from tile_backend.lowering.node import hint, line, value
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.realise import operands, results
 from tile_backend.lowering.signature import declared
@@ -40,17 +42,22 @@ class TracksNodes(fx.proxy.GraphAppendingTracer):
         return node
 
 
-def apply(graph: fx.Graph, candidates: tuple[Candidate, ...], overload: str = "default") -> None:
+def apply(
+    graph: fx.Graph,
+    candidates: tuple[Candidate, ...],
+    overload: str = "default",
+    check: Check | None = None,
+) -> None:
     """Splice every candidate's op into the graph, in program order; erase what became useless.
 
-    overload: of the ops, see custom_op.
+    overload: of the ops, see custom_op. check: what is asked of their results at run time.
     """
     if not candidates:
         return
     order = {node: position for position, node in enumerate(graph.nodes)}
     replaced: dict[fx.Node, fx.Node] = {}
     for candidate in sorted(candidates, key=lambda c: order[c.place]):
-        splice(graph, candidate, replaced, overload)
+        splice(graph, candidate, replaced, overload, check)
     drop_outputs(graph, {node for candidate in candidates for node in candidate.dropped})
     for candidate in candidates:
         erase(graph, candidate)
@@ -65,7 +72,11 @@ def drop_outputs(graph: fx.Graph, dropped: set[fx.Node]) -> None:
 
 
 def splice(
-    graph: fx.Graph, candidate: Candidate, replaced: dict[fx.Node, fx.Node], overload: str
+    graph: fx.Graph,
+    candidate: Candidate,
+    replaced: dict[fx.Node, fx.Node],
+    overload: str,
+    check: Check | None,
 ) -> None:
     """Insert one op. `replaced` maps the results that earlier ops took over, and is extended."""
     tracer = TracksNodes(graph)
@@ -81,7 +92,7 @@ def splice(
             return source.made(lambda node: leaf(node).clone())
 
     with graph.inserting_before(candidate.place):
-        laid_out = replacement(candidate, tracer, leaf, taken, overload)
+        laid_out = replacement(candidate, tracer, leaf, taken, overload, check)
     annotate(tracer.made, candidate)
     ours = set(tracer.made)
     for root, proxy in zip(candidate.extent.roots, laid_out, strict=True):
@@ -97,6 +108,7 @@ def replacement(
     leaf: Callable[[fx.Node], Any],
     taken: Callable[[Source], Any],
     overload: str,
+    check: Check | None = None,
 ) -> list[Any]:
     """The new code: a proxy for each root of the candidate.
 
@@ -113,7 +125,7 @@ def replacement(
         None if arguments[name] is None else bound.get(name, arguments[name])
         for name in declared(call.op).names
     ]
-    result = inserted(candidate, args, tracer, overload)
+    result = inserted(candidate, args, tracer, overload, check)
     made = [result] if len(call.outputs) == 1 else [result[i] for i in range(len(call.outputs))]
     found = made if candidate.merged else results(candidate.match, made)
     return [
@@ -122,7 +134,13 @@ def replacement(
     ]
 
 
-def inserted(candidate: Candidate, args: list[Any], tracer: TracksNodes, overload: str) -> Any:
+def inserted(
+    candidate: Candidate,
+    args: list[Any],
+    tracer: TracksNodes,
+    overload: str,
+    check: Check | None,
+) -> Any:
     """The call of the op or of its steps, or the plain PyTorch that stands for it."""
     call = candidate.call
     assert call is not None
@@ -134,7 +152,22 @@ def inserted(candidate: Candidate, args: list[Any], tracer: TracksNodes, overloa
         target = getattr(getattr(torch.ops.tilegym, op.name), overload)
         return tracer.create_proxy("call_function", target, tuple(values), {})
 
-    return steps.replayed(call, given, run) if call.steps else run(call.op, args)
+    if check is not None:
+        place = f"{candidate.module} {candidate.fusion} {line(candidate.root).source}".strip()
+        check = dataclasses.replace(check, site=place, runs=overload)
+    if not call.steps:
+        if check is None:
+            return run(call.op, args)
+        target, given_too = checked.overload(call.op), check.to_text()
+        return tracer.create_proxy("call_function", target, (*args, given_too), {})
+    result = steps.replayed(call, given, run)
+    if check is None:
+        return result
+    several = len(call.outputs) > 1
+    made = [result[i] for i in range(len(call.outputs))] if several else [result]
+    request = checked.asked(call.op, given, made, check)
+    found = tracer.create_proxy("call_function", torch.ops.tilegym.check.default, request, {})
+    return found if several else found[0]
 
 
 def bound_operands(candidate: Candidate, leaf: Any) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ from tile_backend.folding import fold_to_text
 from tile_backend.lowering import certify, same_bits, trial
 from tile_backend.lowering.analysis import Analysis
 from tile_backend.lowering.certificate import Certificate
+from tile_backend.lowering.check_request import Check
 from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.lowering.same_bits import Bits, Compile
 from tile_backend.lowering.site import Decision, Site
@@ -59,6 +60,9 @@ def settled(
         both = zip(put_in(found), shown, strict=True)
         found = changed(found, [certified(site, answer) for site, answer in both])
         warn_of_failures(found.sites)
+    if options.verify == "always":
+        check = Check(raises=options.strict != "off", folder=options.report_dir or "")
+        found = dataclasses.replace(found, check=check)
     return found
 
 
