@@ -160,12 +160,12 @@ class Cut:
         """Whether it gives the same value whenever it runs, and without the program's writes."""
         if node.op not in ("call_function", "call_method"):
             return False
-        random = called_name(node).rstrip("_") in RANDOM
-        return not (
-            random
-            or is_barrier(node)
-            or any(map(self._written_before(node), (node, *node.all_input_nodes)))
-        )
+        if is_barrier(node) or called_name(node).rstrip("_") in RANDOM:
+            return False
+        if any(map(self._written_before(node), (node, *node.all_input_nodes))):
+            return False
+        several = (n for n in node.all_input_nodes if isinstance(value(n), (tuple, list)))
+        return all(isinstance(value(n), torch.Size) or self._can_run(n) for n in several)
 
     def _written_before(self, moment: fx.Node) -> Callable[[fx.Node], bool]:
         """Asks of a node whether the program has written to its value before that moment."""

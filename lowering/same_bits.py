@@ -28,8 +28,8 @@ class Bits:
     values: int
 
 
-known: dict[Hashable, Bits] = {}
-"""Of the sites of this process, see trial."""
+known: dict[str, dict[Hashable, Bits]] = {}
+"""By the settings of the compiler: of the sites of this process, see trial."""
 
 
 def compared(trial: Trial, compiles: Compile) -> Bits:

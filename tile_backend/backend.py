@@ -19,7 +19,6 @@ from tile_backend import (
     compiler_bisector,
     dropped_logits,
     inductor,
-    inductor_alone,
     pipeline,
     registry,
     scope,
@@ -27,9 +26,9 @@ from tile_backend import (
     trust,
 )
 from tile_backend.errors import AlreadyCompiled, FallbackRefused, InternalFailure, PassFailed
+from tile_backend.inductor_alone import InductorAlone
 from tile_backend.lowering import analysis, inductor_ir, recompute, site_kernels, undo
 from tile_backend.lowering.analysis import Analysis
-from tile_backend.lowering.same_bits import Compile
 from tile_backend.lowering.site_kernels import LaunchSite
 from tile_backend.options import Options
 
@@ -52,7 +51,7 @@ def tilegym(
     if ours.disabled:
         return inductor.Inductor(mode, theirs, name).compile(module, inputs)
     passes: dict[str, Any] = {}
-    found = rewritten(module, ours, inputs, inductor_alone.compiler(mode, theirs))
+    found = rewritten(module, ours, inputs, InductorAlone(mode, theirs))
     if found is not None and found.ops:
         identity = pipeline.identity(ours)
         passes["pre_grad_custom_pass"] = inductor.Identity(identity)
@@ -69,7 +68,7 @@ compiler_bisector.register()
 
 
 def rewritten(
-    module: fx.GraphModule, options: Options, inputs: Sequence[Any], compiles: Compile
+    module: fx.GraphModule, options: Options, inputs: Sequence[Any], compiles: InductorAlone
 ) -> Analysis | None:
     """Analyse and rewrite in place, then report. None after a failure, with the graph as it was.
 

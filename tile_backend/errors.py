@@ -4,6 +4,7 @@ Every message says what happened, where, and what to do. The values that fill a 
 the exception as `.fields`, so that tools need not parse text; `where` ("model.layers.0.mlp,
 file.py:61") is appended when given. Inside `torch.compile` an error reaches the user as
 `BackendCompilerFailed` with ours as its `inner_exception`. Warnings can be filtered by class.
+Longer than 300 lines because a catalogue is one list.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,17 +15,22 @@ WITHOUT_GRAPHS = {"triton.cudagraphs": False}
 """A graph of CUDA launches takes some calls to be recorded; the operations are called once."""
 
 
-def compiler(
-    mode: str | None, options: Mapping[str, Any]
-) -> Callable[[fx.GraphModule, Sequence[Any]], Callable[..., Any]]:
-    """(code, example inputs) -> what runs, compiled with the user's mode and options.
+@dataclasses.dataclass(frozen=True)
+class InductorAlone:
+    """Called with code and example inputs, gives what runs. The user's mode and options.
 
     The backward is compiled at once: later, torch takes it for one of the program around.
     """
-    inductor = Inductor(mode, {**options, **WITHOUT_GRAPHS})
 
-    def compile_alone(code: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+    mode: str | None
+    options: Mapping[str, Any]
+
+    @property
+    def identity(self) -> str:
+        """Other settings may give other bits."""
+        return repr((self.mode, sorted(self.options.items())))
+
+    def __call__(self, code: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+        inductor = Inductor(self.mode, {**self.options, **WITHOUT_GRAPHS})
         with config.patch(force_non_lazy_backward_lowering=True):
             return inductor.compile(code, inputs)
-
-    return compile_alone

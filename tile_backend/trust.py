@@ -21,12 +21,13 @@ from tile_backend import progress
 from tile_backend.bisection import is_put_in
 from tile_backend.errors import CertificateFailed
 from tile_backend.folding import fold_to_text
+from tile_backend.inductor_alone import InductorAlone
 from tile_backend.lowering import certify, same_bits, trial
 from tile_backend.lowering.analysis import Analysis
 from tile_backend.lowering.certificate import Certificate
 from tile_backend.lowering.check_request import Check
 from tile_backend.lowering.reason import Reason, ReasonKind
-from tile_backend.lowering.same_bits import Bits, Compile
+from tile_backend.lowering.same_bits import Bits
 from tile_backend.lowering.site import Decision, Site
 from tile_backend.options import Options
 
@@ -40,7 +41,7 @@ def settled(
     options: Options,
     module: fx.GraphModule,
     inputs: Sequence[object],
-    compiles: Compile,
+    compiles: InductorAlone,
 ) -> Analysis:
     """The analysis with the rewrites that stand the test, and with what it has shown in the sites.
 
@@ -50,7 +51,8 @@ def settled(
     given = real_inputs(module, inputs)
     if options.numerics == "bitwise":
         judge = functools.partial(same_bits.compared, compiles=compiles)
-        bits = answers(found, given, judge, same_bits.known, "comparisons")
+        known = same_bits.known.setdefault(compiles.identity, {})
+        bits = answers(found, given, judge, known, "comparisons")
         pairs = zip(put_in(found), bits, strict=True)
         found = changed(found, [bit_for_bit(site, answer) for site, answer in pairs])
     if options.verify != "off":
