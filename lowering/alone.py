@@ -78,9 +78,7 @@ def alone(candidate: Candidate, nesting: Nesting, overload: str = "default") -> 
 
     results = rewrite.replacement(candidate, tracer, leaf, lambda s: s.made(leaf), overload)
     for node in tracer.made:
-        node.args, node.kwargs = (
-            fx.node.map_aggregate(given, constant) for given in (node.args, node.kwargs)
-        )
+        node.args = tuple(fx.node.map_aggregate(argument, constant) for argument in node.args)
     new.output(tuple(result.node for result in results))
     for graph in (old, new):
         graph.lint()
@@ -240,7 +238,7 @@ def kind(node: fx.Node) -> Hashable:
     """What of an input a kernel or a rounding could depend on."""
     fake = value(node)
     if not isinstance(fake, torch.Tensor):
-        return type(fake)
+        return type(fake).__name__
     layout = tuple(map(hint, fake.shape)), tuple(map(hint, fake.stride()))
     return fake.dtype, *layout, fake.device, fake.requires_grad
 

@@ -88,7 +88,7 @@ class Checked(torch.autograd.Function):
     """An op with a gradient: results and gradients are checked."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, op: Op, signature: Signature, way: Way, check: Check, *values: Any
     ) -> Any:
         arguments = dict(zip(signature.names, values, strict=True))

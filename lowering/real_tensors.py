@@ -17,7 +17,6 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from tile_backend.lowering.autocast_state import Autocast, entered
 
-SEED = 0
 OFF = tuple(Autocast(kind, None, enabled=False) for kind in ("cpu", "cuda"))
 
 
@@ -38,5 +37,4 @@ def isolated(device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         stack.enter_context(entered(OFF))
         stack.enter_context(torch.random.fork_rng(devices=devices))
-        torch.manual_seed(SEED)
         yield

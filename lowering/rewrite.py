@@ -166,7 +166,7 @@ def inserted(
     several = len(call.outputs) > 1
     made = [result[i] for i in range(len(call.outputs))] if several else [result]
     request = checked.asked(call.op, given, made, check)
-    found = tracer.create_proxy("call_function", torch.ops.tilegym.check.default, request, {})
+    found: Any = tracer.create_proxy("call_function", torch.ops.tilegym.check.default, request, {})
     return found if several else found[0]
 
 

@@ -31,10 +31,11 @@ Outcome = list[torch.Tensor | None]
 @dataclasses.dataclass(frozen=True)
 class Trial:
     """inputs: of both codes. cotangents: the gradient that each result gets; None for those that
-    have none. original: what the original code makes of them in its own dtypes.
+    have none. original: what the original code makes of them in its own dtypes. given: see `trial`.
     """
 
     site: Alone
+    given: Mapping[fx.Node, torch.Tensor]
     inputs: list[torch.Tensor]
     cotangents: list[torch.Tensor | None]
     original: Outcome
@@ -52,9 +53,12 @@ class Trial:
             return outcome(self.site.new, self.inputs, self.cotangents)
 
 
-def trial(site: Alone, given: Mapping[fx.Node, torch.Tensor]) -> Trial:
-    """Inside `real_tensors.isolated`. Raises CannotRun, and what the original code raises."""
-    generator = torch.Generator(site.device).manual_seed(real_tensors.SEED)
+def trial(site: Alone, given: Mapping[fx.Node, torch.Tensor], seed: int = 0) -> Trial:
+    """Inside `real_tensors.isolated`. Raises CannotRun, and what the original code raises.
+
+    given: the tensors that the program was called with, by input. seed: of the random inputs.
+    """
+    generator = torch.Generator(site.device).manual_seed(seed)
     inputs = random_inputs.values(site.inputs, given, site.trains, generator)
     with entered(site.autocast):
         results = as_tensors(site.original(*leaves(inputs)))
@@ -64,7 +68,8 @@ def trial(site: Alone, given: Mapping[fx.Node, torch.Tensor]) -> Trial:
             random_inputs.like(r, generator) if r.requires_grad else None for r in results
         ]
         del results
-        return Trial(site, inputs, cotangents, outcome(site.original, inputs, cotangents))
+        original = outcome(site.original, inputs, cotangents)
+        return Trial(site, given, inputs, cotangents, original)
 
 
 def of_each(
@@ -79,8 +84,8 @@ def of_each(
 ) -> list[Answer | Exception]:
     """For each candidate what `judge` says of its trial, or why there is none.
 
-    overload: of the ops that go in. given: the tensors that the program was called with, by input.
-    known: answers of earlier compiles, extended. what: a word for the progress bar.
+    overload: of the ops that go in. given: see `trial`. known: answers of earlier compiles,
+    extended. what: a word for the progress bar.
     """
     sites = [cut(candidate, nesting, overload) for candidate in candidates]
     wanted = {s.key: s for s in sites if isinstance(s, Alone) and s.key not in known}

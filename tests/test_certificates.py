@@ -172,6 +172,24 @@ def test_too_large_is_said_and_refused_only_under_no_fallback(
     assert isinstance(caught.value.inner_exception, FallbackRefused)  # type: ignore[attr-defined]
 
 
+def test_the_luck_of_one_largest_error_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first inputs are over by a little, the others are not: all count, as one."""
+    exact, draws = torch.zeros(1000, dtype=torch.float64), []
+
+    def drawn(_: object) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        draws.append(0)
+        theirs, ours = torch.full((1000,), 1e-3), torch.full((1000,), 1e-3)
+        ours[0] = 2.1e-3 if len(draws) == 1 else 1e-3
+        theirs[0] = 1e-3 if len(draws) == 1 else 1.2e-3
+        return [ours], [exact], [theirs]
+
+    monkeypatch.setattr(certify, "compared", drawn)
+    x, _, weight = x_and_more()
+    found = compiled(norm, x, weight)
+    assert found.verdicts == ["certified"]
+    assert len(draws) == certify.DRAWS
+
+
 def test_the_estimate_counts_both_codes_and_the_oracle() -> None:
     values = [torch.empty(10, dtype=torch.bfloat16), torch.empty(5, dtype=torch.int64)]
     assert memory_bound.needed(values, trains=False) == 2 * (20 + 40) + 80 + 40
