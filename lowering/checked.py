@@ -59,8 +59,8 @@ def register(library: torch.library.Library, op: Op, signature: Signature) -> No
             return reference.untupled(reference.as_tuple(found))
         with torch._C._AutoDispatchBelowAutograd():
             results = reference.as_tuple(getattr(packet, check.runs)(*values))
-            arguments = dict(zip(signature.names, values, strict=True))
-            return reference.untupled(tuple(checked(op, arguments, results, check)))
+        arguments = dict(zip(signature.names, values, strict=True))
+        return reference.untupled(tuple(checked(op, arguments, results, check)))
 
     library.impl(PREFIX + op.name, run, "CompositeImplicitAutograd")
 
@@ -69,7 +69,8 @@ def checked(
     op: Op, arguments: Mapping[str, Any], results: Sequence[torch.Tensor], check: Check
 ) -> list[torch.Tensor]:
     """The results of an op, checked."""
-    made: list[torch.Tensor] = torch.ops.tilegym.check(*asked(op, arguments, results, check))
+    with torch.no_grad():
+        made: list[torch.Tensor] = torch.ops.tilegym.check(*asked(op, arguments, results, check))
     return made
 
 
@@ -94,7 +95,7 @@ class Checked(torch.autograd.Function):
         arguments = dict(zip(signature.names, values, strict=True))
         with torch._C._AutoDispatchBelowAutograd():
             results = reference.as_tuple(way.runs()(*values))
-            own = checked(op, arguments, results[: signature.results], check)
+        own = checked(op, arguments, results[: signature.results], check)
         every = (*own, *results[signature.results :])
         tensors = sum(signature.is_tensor)
         ctx.set_materialize_grads(False)
@@ -136,7 +137,7 @@ def checked_gradients(
     request = dataclasses.replace(
         request, tensors=(*request.tensors, *given), gradients=tuple(present)
     )
-    with torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
+    with torch.no_grad():
         made = torch.ops.tilegym.check(
             list(present.values()), [*tensors, *given.values()], request.to_text()
         )

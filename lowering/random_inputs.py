@@ -63,7 +63,11 @@ def one(
         )
     found = padded(known, generator) if hides_nothing(known) else known.detach()
     memory = torch.zeros(span, dtype=fake.dtype, device=generator.device)
-    return memory.as_strided(shape, strides).copy_(found)
+    made = memory.as_strided(shape, strides)
+    # Elements that share memory, as in an expanded tensor, are written once.
+    once = tuple(slice(None) if step else slice(1) for step in strides)
+    made[once].copy_(found[once])
+    return made
 
 
 def normal(span: int, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:

@@ -116,6 +116,20 @@ def test_a_checkpointed_layer_and_a_mask_outside_of_it() -> None:
     assert found.verdicts == ["certified"]
 
 
+def test_whole_numbers_that_share_memory() -> None:
+    """Segments of packed sequences, one row for the whole batch."""
+
+    def program(q: Tensor, segments: Tensor) -> Tensor:
+        place = torch.arange(q.shape[2])
+        mask = (place <= place[:, None]) & (segments[:, None, :] == segments[:, :, None])
+        return F.scaled_dot_product_attention(q, q, q, attn_mask=mask[:, None])
+
+    segments = torch.tensor([[0, 0, 0, 1, 1, 1, 2, 2, 2]]).expand(2, -1)
+    found = compiled(program, torch.randn(2, 2, 9, 8), segments)
+    assert found.site.bindings["mask"] == "causal+segments"
+    assert found.verdicts == ["certified"]
+
+
 def test_autocast_is_as_at_the_site() -> None:
     x, _, weight = x_and_more()
 

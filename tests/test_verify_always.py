@@ -37,13 +37,13 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is checked at run time: "rms_norm forward"."""
     seen: list[str] = []
-    compared = run_time_check.compared
+    called = run_time_check.called
 
-    def noted(asked: Request, *rest: Any) -> Any:
+    def noted(asked: Request, given: Any) -> Any:
         seen.append(f"{asked.op} {asked.part}")
-        return compared(asked, *rest)
+        return called(asked, given)
 
-    monkeypatch.setattr(run_time_check, "compared", noted)
+    monkeypatch.setattr(run_time_check, "called", noted)
     return seen
 
 
@@ -231,6 +231,13 @@ def test_a_checked_op_computes_what_the_op_does() -> None:
     op = torch.ops.tilegym.rms_norm
     checked = torch.ops.tilegym.checked_rms_norm(x, weight, 1e-6, check=Check().to_text())
     assert torch.equal(checked, op(x, weight, 1e-6))
+    x.requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = torch.ops.tilegym.checked_rms_norm(x, weight, 1e-6, check=Check().to_text())
+        (gradient,) = torch.autograd.grad(again.sum(), x)
+    assert torch.equal(gradient, torch.autograd.grad(op(x, weight, 1e-6).sum(), x)[0])
+    x.requires_grad_(False)
     with without_codegen():
         wide = torch.func.vmap(
             lambda row: torch.ops.tilegym.checked_rms_norm(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,9 @@ import torch
 
 from tile_backend.atomic_files import write_text
 from tile_backend.errors import ReportFolderError, ResultDiverged, ResultRefused
-from tile_backend.lowering.budget import Verdict
+from tile_backend.lowering.budget import Verdict, within_budget
 from tile_backend.lowering.check_request import Request
-from tile_backend.lowering.run_time_check import Divergence, called, compared
+from tile_backend.lowering.run_time_check import Divergence, called, references, run
 
 USUAL = "tilegym-report"
 """The folder, where tilegym.report_dir names none."""
@@ -114,31 +113,10 @@ def replay(folder: Path) -> str:
     known = torch.load(folder / "tensors.pt", weights_only=True, map_location=here)
     request = Request.of(known["request"])
     op, arguments, cotangents = called(request, known["given"])
-    _, then = compared(request, op, arguments, cotangents, known["results"])
-    results = run(request, arguments, cotangents)
-    _, now = compared(request, op, arguments, cotangents, results)
+    expected, exact = references(request, op, arguments, cotangents)
+    then = within_budget(known["results"], exact, expected)
+    now = within_budget(run(request, arguments, cotangents), exact, expected)
     text = f"torch.ops.tilegym.{op.name} ({request.part})\nthen: {then}\nnow:  {now}"
     if not now:
         raise AssertionError(text)
     return text
-
-
-def run(
-    request: Request, arguments: Mapping[str, Any], cotangents: Sequence[torch.Tensor | None]
-) -> list[torch.Tensor]:
-    """The op, or its backward, as the site had it but for the check."""
-    packet = getattr(torch.ops.tilegym, request.op)
-    given = {
-        name: a.detach().requires_grad_(name in request.gradients)
-        if isinstance(a, torch.Tensor)
-        else a
-        for name, a in arguments.items()
-    }
-    made = getattr(packet, request.check.runs)(**given)
-    results = list(made) if isinstance(made, (tuple, list)) else [made]
-    if not request.gradients:
-        return results
-    pairs = [(r, c) for r, c in zip(results, cotangents, strict=True) if c is not None]
-    wanted = [given[name] for name in request.gradients]
-    ours, theirs = zip(*pairs, strict=True)
-    return list(torch.autograd.grad(ours, wanted, theirs, materialize_grads=True))
