@@ -55,6 +55,18 @@ def test_every_site_of_a_model_is_certified(
     assert {site["certificate"]["verdict"] for site in content["sites"]} == {"certified"}
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("train", (False, True))
+def test_kernels_on_a_gpu_are_certified(train: bool) -> None:
+    model = named.build("llama", torch.bfloat16).cuda().train(train)
+    words = INPUTS["padded"](model)
+    given = {name: v.cuda() if isinstance(v, Tensor) else v for name, v in words.items()}
+    with torch.set_grad_enabled(train):
+        found = compiled(model, keywords=given, verify="always", strict="no-fallback")
+    assert {str(site.decision) for site in found.report.fused} == {"kernel"}
+    assert set(found.verdicts) == {"certified"}
+
+
 def test_a_respelling_is_certified_with_the_mask_that_it_leaves_out(
     trials: list[trial.Trial],
 ) -> None:
