@@ -21,7 +21,7 @@ candidates := $(or $(PYTHON),python3 python3.12 python3.13 python3.11 python3.14
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full test-with lint format coverage kernel-report bench gpu-kit gpu-check clean distclean compiler
+.PHONY: help demo test test-full test-with browser lint format coverage kernel-report bench gpu-kit gpu-check clean distclean compiler
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -43,6 +43,15 @@ test-with: ## run the tests with TORCH=2.11.0 TRANSFORMERS=5.17.0, say, in an en
 	@TEST_COMMAND="make test-with TORCH=$(TORCH) TRANSFORMERS=$(TRANSFORMERS)" \
 	  TEST_RESULT=test_with_$(TORCH)_$(TRANSFORMERS) $(MAKE) --no-print-directory test \
 	  VENV=$(other) CONSTRAINTS=$(other)/constraints.txt ARGS="-p tests.saved_outcome $(ARGS)"
+
+browser: ## install Debian's Chromium and its driver, which the tests of a dump's page open (apt-get)
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then \
+	  echo "tile-backend: $$(chromium --version 2>/dev/null) and its driver are installed"; exit 0; fi; \
+	command -v apt-get >/dev/null || { \
+	  echo "tile-backend: there is no apt-get here: install Chromium and chromedriver yourself" >&2; exit 1; }; \
+	as_root=; test "$$(id -u)" = 0 || as_root=sudo; \
+	$$as_root apt-get -qq update && $$as_root apt-get -qq install -y --no-install-recommends chromium chromium-driver || { \
+	  echo "tile-backend: apt-get could not install chromium and chromium-driver (no network, or not root?): the tests that need them will be skipped" >&2; exit 1; }
 
 lint: $(VENV)/.installed ## check style, types and habits
 	$(python) -m ruff check .

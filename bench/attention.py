@@ -36,6 +36,7 @@ from bench.attention_versions import Maker
 from bench.cpu_prefill import peak_of
 from bench.versions import Found, Step, significant
 from tile_backend.lowering.budget import Verdict
+from tile_backend.lowering.progress import track
 
 IN_A_PROCESS = ("tilegym", "inductor")
 """The versions whose memory on a CPU is measured, each in a process of its own."""
@@ -125,13 +126,11 @@ def row(case: Case, found: Found, ceiling: Mapping[str, float]) -> dict[str, Any
 def measure_all(cases: Sequence[Case], device: str, rounds: int) -> tuple[list[Any], Any]:
     """The rows, and the ceilings they are measured against."""
     ceiling = gpu_timer.ceilings() if device != "cpu" else {}
-    rows = []
     with tempfile.TemporaryDirectory() as cache:
         # For fresh processes too: they find what is compiled here.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
-        for case in cases:
-            rows.append(row(case, measure(case, device, rounds, cache), ceiling))
-            print(f"{case.title}: done", flush=True)
+        tracked = track(cases, "attention")
+        rows = [row(case, measure(case, device, rounds, cache), ceiling) for case in tracked]
     return rows, ceiling
 
 

@@ -20,6 +20,7 @@ import torch
 
 from bench import fresh_process, result_file
 from bench.tiny_llama import tiny_llama, tokens
+from tile_backend.lowering.progress import track
 
 MOST = 1.02
 """The promise: the median ratio is at most this."""
@@ -163,9 +164,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows = []
-    for mode, dtype in CASES:
+    for mode, dtype in track(CASES, "cpu_parity"):
         rows.append(measure(mode, dtype, arguments))
-        print(f"{mode} {dtype}: median ratio {rows[-1]['ratio']['median']:.3f}")
     caches = [
         cache_row(backend, train) for train in (False, True) for backend in ("inductor", "tilegym")
     ]

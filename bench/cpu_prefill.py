@@ -21,6 +21,7 @@ import torch
 from bench import cpu_parity, fresh_process, result_file
 from bench.cpu_parity import BACKENDS, Step, time_rounds
 from bench.tiny_llama import tokens
+from tile_backend.lowering.progress import track
 
 LENGTHS = (512, 2048, 4096)
 DTYPE = torch.float32
@@ -131,7 +132,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--no-save", action="store_true", help="print only")
     given = parser.parse_args()
-    rows = [measure(length, given.layers, given.rounds) for length in LENGTHS]
+    rows = [measure(length, given.layers, given.rounds) for length in track(LENGTHS, "cpu_prefill")]
     if not given.no_save:
         facts = {"settings": vars(given), "threads": torch.get_num_threads()}
         path = result_file.save("cpu_prefill", rows, **facts)

@@ -22,6 +22,7 @@ import torch
 
 from bench import gpu_timer, result_file
 from tile_backend.lowering import custom_op, reference
+from tile_backend.lowering.progress import track
 from tile_backend.patterns import all_fusions
 
 BF16 = torch.bfloat16
@@ -182,7 +183,7 @@ def measure(samples: int) -> tuple[list[dict[str, Any]], dict[str, float]]:
     rows = []
     with torch.no_grad():
         ceiling = gpu_timer.ceilings()
-        for case in cases():
+        for case in track(cases(), "kernel_speed"):
             values = case.arguments("cuda")
             found = gpu_timer.time_rounds(versions(case, values), samples)
             rows.append(row(case, values, ceiling, found))

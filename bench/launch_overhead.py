@@ -33,6 +33,7 @@ from tile_backend.lowering import (
     launch_abi1,
     launch_recipe,
 )
+from tile_backend.lowering.progress import track
 from tile_backend.patterns import all_fusions
 
 MOST_US = 2.0
@@ -221,7 +222,8 @@ def launching() -> Iterator[tuple[str, str]]:
 def measured(rounds: int, repeats: int) -> tuple[list[dict[str, Any]], str]:
     """A row per case, and which driver it was: "real" or "stub"."""
     with launching() as (device, driver), torch.no_grad():
-        return [measure(case, device, rounds, repeats) for case in CASES], driver
+        cases = track(CASES, "launch_overhead")
+        return [measure(case, device, rounds, repeats) for case in cases], driver
 
 
 def report(rows: list[dict[str, Any]]) -> str:

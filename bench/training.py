@@ -35,6 +35,7 @@ from bench.training_programs import Function, Program, judge, outcome, slopes_of
 from bench.training_table import report
 from bench.versions import Found, Step, significant
 from tile_backend.lowering.budget import Verdict
+from tile_backend.lowering.progress import track
 
 IN_A_PROCESS = ("tilegym", "no logits", "inductor", "eager")
 """The versions whose memory on a CPU is measured, each in a process of its own."""
@@ -140,17 +141,19 @@ def measure_all(only: str, device: str, rounds: int) -> list[dict[str, Any]]:
     """The rows of all cases of such a title."""
     programs = [p for p in training_programs.programs(device) if matches(p, only)]
     models = [case for case in training_models.cases(device) if matches(case, only)]
-    rows = []
     with tempfile.TemporaryDirectory() as cache:
         # For fresh processes too: they find what is compiled here.
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
-        for program in programs:
-            rows.append(program_row(program, measure_program(program, device, rounds)))
-            print(f"{program.title}: done", flush=True)
-        for case in models:
-            rows.append(model_row(case, measure_model(case, device, rounds, cache)))
-            print(f"{case.title}: done", flush=True)
-    return rows
+        return [
+            *(
+                program_row(program, measure_program(program, device, rounds))
+                for program in track(programs, "training: fusions")
+            ),
+            *(
+                model_row(case, measure_model(case, device, rounds, cache))
+                for case in track(models, "training: models")
+            ),
+        ]
 
 
 def matches(case: Program | Case, only: str) -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from tile_backend.lowering import input_names, kernel_use
+from tile_backend.lowering import input_names, kernel_use, near_miss_extent
+from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.kernel_use import KernelUse
 from tile_backend.lowering.near_miss import NearMiss
@@ -15,7 +16,8 @@ from tile_backend.lowering.node import line, module_path, spec, target_name
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.reason import Reason
 from tile_backend.lowering.signature import declared
-from tile_backend.lowering.site import GraphLine, OpCall, Site
+from tile_backend.lowering.site import OpCall, Site
+from tile_backend.lowering.snippet import snippet
 
 
 def fused(candidate: Candidate, verdict: Verdict) -> Site:
@@ -47,6 +49,7 @@ def declined(candidate: Candidate) -> Site:
         reason=candidate.reason,
         call=call,
         bindings=bindings(candidate),
+        snippet=snippet(candidate.extent.elided, candidate.root),
         **common(candidate),
     )
 
@@ -68,8 +71,9 @@ def common(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def near_miss(found: NearMiss) -> Site:
+def near_miss(found: NearMiss, canonical: CanonicalGraph) -> Site:
     root = line(found.root)
+    nodes = near_miss_extent.nodes(found, canonical)
     return Site(
         fusion=found.pattern.fusion.name,
         status="near-miss",
@@ -80,7 +84,8 @@ def near_miss(found: NearMiss) -> Site:
         spelling=found.pattern.spelling.title,
         reason=found.reason,
         progress=found.progress,
-        before=surroundings(found.root),
+        before=tuple(map(line, nodes)),
+        snippet=snippet(nodes, found.root),
     )
 
 
@@ -99,16 +104,6 @@ def left(node: fx.Node, fusion: str, reason: Reason) -> Site:
         ops=(target_name(node),),
         before=(entry,),
     )
-
-
-def surroundings(root: fx.Node, depth: int = 6) -> tuple[GraphLine, ...]:
-    """The root and what it was computed from, a few operations up."""
-    found: dict[fx.Node, None] = {root: None}
-    level = [root]
-    for _ in range(depth):
-        level = [n for node in level for n in node.all_input_nodes if n.op.startswith("call")]
-        found.update(dict.fromkeys(level))
-    return tuple(line(node) for node in reversed(found))
 
 
 def op_call(candidate: Candidate) -> OpCall:

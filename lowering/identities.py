@@ -8,7 +8,9 @@ identities_arithmetic and identities_layout have the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -30,6 +32,29 @@ ROUNDS_ONCE = frozenset(
 )
 
 
+_noted: contextvars.ContextVar[list[Callable[..., Any]] | None] = contextvars.ContextVar(
+    "noted_identities", default=None
+)
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[list[Callable[..., Any]]]:
+    """The rules that rewrite a term inside, in the order in which they do."""
+    rules: list[Callable[..., Any]] = []
+    token = _noted.set(rules)
+    try:
+        yield rules
+    finally:
+        _noted.reset(token)
+
+
+def note(applied: Callable[..., Any]) -> None:
+    """A rule has rewritten a term."""
+    rules = _noted.get()
+    if rules is not None:
+        rules.append(applied)
+
+
 def rule(*ops: str) -> Callable[[Rule], Rule]:
     def register(function: Rule) -> Rule:
         for op in ops:
@@ -49,10 +74,12 @@ def build(
 ) -> Term:
     moved = squeezed_operand(table, op, args, attrs, dtype, shape)
     if moved is not None:
+        note(squeezed_operand)
         return moved
     for candidate in RULES.get(op, ()):
         found = candidate(table, args, attrs, dtype, shape)
         if found is not None:
+            note(candidate)
             return found
     return table.intern(op, args, attrs, dtype, shape)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tile_backend.lowering.cubin_file import Key
 from tile_backend.lowering.kernels.build_error import BuildError
+from tile_backend.lowering.progress import track
 from tile_backend.lowering.reason import Reason
 
 MOST_COMPILERS = 16
@@ -45,5 +46,6 @@ def missing(codes: Collection[Code], compiles: bool) -> dict[Code, Reason]:
         return {}
     workers = min(len(codes), len(os.sched_getaffinity(0)), MOST_COMPILERS)
     with ThreadPoolExecutor(workers, thread_name_prefix="tilegym-compile") as pool:
-        problems = pool.map(lambda code: code.problem(compiles), codes)
+        asked = pool.map(lambda code: code.problem(compiles), codes)
+        problems = track(asked, "kernels", len(codes)) if compiles else asked
         return {c: p for c, p in zip(codes, problems, strict=True) if p is not None}

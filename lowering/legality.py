@@ -8,7 +8,7 @@ program.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,14 +16,14 @@ from torch import fx
 from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from tile_backend.lowering import input_names, shapes
+from tile_backend.lowering import shapes
 from tile_backend.lowering.canonical import CanonicalGraph, is_dense, is_transformed
 from tile_backend.lowering.effects import is_opaque_call, storages, written
 from tile_backend.lowering.extent import CHEAP, Extent, is_metadata
 from tile_backend.lowering.fusion import Fusion, Op, Respelling, Scalar
 from tile_backend.lowering.mask.source import Source
 from tile_backend.lowering.match import Match, number
-from tile_backend.lowering.node import shape, strides, target_name, value
+from tile_backend.lowering.node import called, shape, strides, value
 from tile_backend.lowering.realise import results
 from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.lowering.signature import declared
@@ -89,12 +89,16 @@ def contained(extent: Extent) -> Check:
     if not extent.escapes:
         return None
     node = extent.escapes[0]
-    users = [u.name for u in node.users if u not in extent.elided]
-    return Reason(
-        ReasonKind.INTERIOR_VALUE_ESCAPES,
-        f"the value {node.name} ({target_name(node)}) inside it is also used by {', '.join(users)}",
-        node.name,
-    )
+    users = [u for u in node.users if u not in extent.elided]
+    text = f"the result of {called(node)} inside it is also {used_by(users)}"
+    return Reason(ReasonKind.INTERIOR_VALUE_ESCAPES, text, node.name)
+
+
+def used_by(users: Sequence[fx.Node]) -> str:
+    """Used by these calls, returned by the graph, or both."""
+    read = [called(u) for u in users if u.op != "output"]
+    words = [f"used by {', '.join(dict.fromkeys(read))}"] if read else []
+    return " and ".join(words + ["returned by the graph"] * (len(read) < len(users)))
 
 
 def given_up(
@@ -103,14 +107,14 @@ def given_up(
     """Nobody reads what is computed inside, but for what the model returns and may do without."""
     for node in kept_alive(extent, canonical):
         users = [u for u in node.users if u not in extent.elided and not is_metadata(u)]
-        others = [u.name for u in users if u.op != "output"]
+        others = [u for u in users if u.op != "output"]
         if others:
-            text = f"the {fusion.drops} ({node.name}) are also used by {', '.join(others)}"
+            text = f"the {fusion.drops} ({called(node)}) are also {used_by(others)}"
             return Reason(ReasonKind.INTERIOR_VALUE_ESCAPES, text, node.name)
         if fusion.name not in drops:
             return Reason(
                 ReasonKind.INTERIOR_VALUE_ESCAPES,
-                f"the model also returns the {fusion.drops} ({node.name})",
+                f"the model also returns the {fusion.drops} ({called(node)})",
                 node.name,
                 f"compile with tilegym.{fusion.drop_option}=True, or return the loss alone",
             )
@@ -153,8 +157,8 @@ def undisturbed(extent: Extent, canonical: CanonicalGraph) -> Check:
         if not targets or is_opaque_call(barrier) or targets & read:
             return Reason(
                 ReasonKind.MUTATION_BARRIER,
-                f"{barrier.name} ({target_name(barrier)}) has a side effect between"
-                f" {elided[0].name} and {elided[-1].name}",
+                f"{called(barrier)} has a side effect between {called(elided[0])} and"
+                f" {called(elided[-1])}",
                 barrier.name,
             )
     return None
@@ -173,15 +177,14 @@ def unaliased(extent: Extent, canonical: CanonicalGraph) -> Check:
         if isinstance(known, torch.Tensor) and not is_dense(known):
             return Reason(
                 ReasonKind.TENSOR_SUBCLASS,
-                f"{input_names.name(node)} is a {type(known).__name__}, for which the op has no"
-                " rule",
+                f"a tensor of it is a {type(known).__name__}, for which the op has no rule",
                 node.name,
             )
     for node in extent.elided:
         if node in canonical.effects.volatile:
             return Reason(
                 ReasonKind.MUTATION_BARRIER,
-                f"the value {node.name} ({target_name(node)}) is written to in place",
+                f"the result of {called(node)} is written to in place",
                 node.name,
             )
     return None
@@ -211,7 +214,7 @@ def in_order(extent: Extent, canonical: CanonicalGraph) -> Check:
     if late:
         return Reason(
             ReasonKind.OPERAND_ORDER_UNSUPPORTED,
-            f"{late[0].name} is computed only after {where.name} uses a result",
+            f"{called(late[0])} comes only after {called(where)} uses a result",
             late[0].name,
         )
     return None

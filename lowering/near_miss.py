@@ -10,39 +10,57 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import sympy
 from torch import fx
 
-from tile_backend.lowering import input_names
 from tile_backend.lowering.anchors import anchors
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.match import Binding, unify, unify_attributes
-from tile_backend.lowering.node import frames
+from tile_backend.lowering.node import frames, place
 from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.lowering.terms import Term, number_of
 from tile_backend.lowering.trace import Pattern
 
 THRESHOLD = 0.7
+REDUCTIONS = ("mean", "sum", "amax", "softmax", "log_softmax")
 REACH = 6
 """How many operations the root of a spelling may lie above its anchor."""
 
 
 @dataclasses.dataclass(frozen=True)
 class NearMiss:
-    """matched of pattern.size operations unified at `root`; `reason` is the first difference."""
+    """matched of pattern.size operations unified at `root`; `reason` is the first difference.
+
+    binding: what they were unified with.
+    """
 
     pattern: Pattern
     root: fx.Node
     matched: int
     reason: Reason
+    binding: Binding
 
     @property
     def progress(self) -> str:
         """How much of the spelling is there; "" for a form that the fusion names as another."""
         whole = self.matched == self.pattern.size
         return "" if whole else f"{self.matched}/{self.pattern.size} ops"
+
+
+@dataclasses.dataclass(frozen=True)
+class Searched:
+    """misses: in the order of their anchors. anchored: fusions of which an anchor occurs.
+
+    unclaimed: those of which one is part of no site, not even of a near miss.
+    """
+
+    misses: tuple[NearMiss, ...]
+    anchored: frozenset[str]
+    unclaimed: frozenset[str]
 
 
 class NearMisses:
@@ -65,26 +83,33 @@ class NearMisses:
 
     def search(
         self, canonical: CanonicalGraph, fusions: Sequence[Fusion], covered: set[fx.Node]
-    ) -> list[NearMiss]:
+    ) -> Searched:
+        """covered: the nodes of the sites that are found already."""
         known: dict[tuple[object, ...], NearMiss | None] = {}
-        found = []
+        found, anchored = list[NearMiss](), set[str]()
+        alone: list[tuple[set[str], list[Term]]] = []
         taken: set[fx.Node] = set()
         for anchor, meant in anchors(canonical, fusions).items():
+            names = {fusion.name for fusion in meant}
+            anchored |= names
             node = anchor.node
             if node is None or any(n in covered for n in canonical.nodes[anchor]):
                 continue
-            line = (anchor.op, *frames(node)[-1:])
             roots = reachable(anchor, canonical)
-            if (line in known and known[line] is None) or any(r.node in covered for r in roots[:3]):
-                continue
-            if any(root.node in taken for root in roots):  # the region has its remark already
-                continue
-            best = self.best(roots, meant, canonical)
-            known[line] = best
-            if best is not None and best.root not in covered:
+            if any(r.node in covered for r in roots[:3]) or any(r.node in taken for r in roots):
+                continue  # the region has its remark already
+            line = (anchor.op, *frames(node)[-1:])
+            if line not in known or known[line] is not None:
+                known[line] = self.best(roots, meant, canonical)
+            best = known[line]
+            if best is None:
+                alone.append((names, roots))
+            elif best.root not in covered:
                 found.append(best)
                 taken.add(best.root)
-        return found
+        left = (names for names, roots in alone if not taken.intersection(r.node for r in roots))
+        unclaimed = {name for names in left for name in names}
+        return Searched(tuple(found), frozenset(anchored), frozenset(unclaimed))
 
     def best(
         self, roots: list[Term], fusions: list[Fusion], canonical: CanonicalGraph
@@ -92,10 +117,9 @@ class NearMisses:
         for fusion in fusions:
             for pattern in self.declared.get(fusion.name, ()):
                 for root in roots:
-                    if root.node is not None and unify(
-                        pattern.roots[0], root, Binding(table=canonical.table), pattern
-                    ):
-                        return declared_miss(pattern, root.node)
+                    binding = Binding(table=canonical.table)
+                    if root.node is not None and unify(pattern.roots[0], root, binding, pattern):
+                        return declared_miss(pattern, root.node, binding)
         candidates = [
             partial(pattern, root, canonical)
             for fusion in fusions
@@ -126,20 +150,21 @@ def reachable(anchor: Term, canonical: CanonicalGraph) -> list[Term]:
     return list(found)
 
 
-def declared_miss(pattern: Pattern, root: fx.Node) -> NearMiss:
+def declared_miss(pattern: Pattern, root: fx.Node, binding: Binding) -> NearMiss:
     words = inspect.getdoc(pattern.spelling.function) or pattern.spelling.title.replace("_", " ")
     sentence, _, fix = words.split("\n\n")[0].replace("\n", " ").rstrip(".").partition(" Fix: ")
     reason = Reason(ReasonKind.OP_DIFFERS, sentence.rstrip("."), root.name, fix)
-    return NearMiss(pattern, root, pattern.size, reason)
+    return NearMiss(pattern, root, pattern.size, reason, binding)
 
 
 def partial(pattern: Pattern, root: Term, canonical: CanonicalGraph) -> NearMiss:
-    matched, reason = score(pattern.roots[0], root, Binding(table=canonical.table), pattern)
+    binding = Binding(table=canonical.table)
+    matched, reason = score(pattern.roots[0], root, binding, pattern)
     assert root.node is not None
     fallback = Reason(
         ReasonKind.SHAPE_UNPROVABLE, "the sizes of its operands do not fit", root.node.name
     )
-    return NearMiss(pattern, root.node, matched, reason or fallback)
+    return NearMiss(pattern, root.node, matched, reason or fallback, binding)
 
 
 def score(
@@ -177,37 +202,56 @@ def score(
 
 def difference(wanted: Term, term: Term, text: str = "") -> Reason:
     node = term.node.name if term.node is not None else ""
-    place = f" ({input_names.name(term.node)})" if term.node is not None else ""
+    where = place(term.node)
     if text:
-        return Reason(ReasonKind.OP_DIFFERS, f"{text}{place}", node)
+        return Reason(ReasonKind.OP_DIFFERS, f"{text}{where}", node)
     if wanted.op == "scalar":
-        name = wanted.attrs[0]
-        return Reason(
-            ReasonKind.SCALAR_IS_TENSOR, f"{name} is not a number but {term.op}{place}", node
-        )
+        text = f"{wanted.attrs[0]} is a tensor{where}, where a number is expected"
+        return Reason(ReasonKind.SCALAR_IS_TENSOR, text, node)
     if wanted.op == "number":
         actual = number_of(term)
         seen = term.op if actual is None else f"{actual:g}"
-        text = f"expected the number {number_of(wanted):g}, the graph has {seen}{place}"
+        text = f"{seen}{where} stands where the number {number_of(wanted):g} is expected"
         return Reason(ReasonKind.CONSTANT_DIFFERS, text, node)
+    if wanted.op == "hole" and (actual := number_of(term)) is not None:
+        text = f"{wanted.attrs[0]} is the number {actual:g}{where}, where a tensor is expected"
+        return Reason(ReasonKind.OP_DIFFERS, text, node)
     if wanted.op == "hole" and wanted.dtype != term.dtype:
-        text = f"{wanted.attrs[0]} is {term.dtype}{place}, expected {wanted.dtype}"
+        text = f"{wanted.attrs[0]} is {named(term.dtype)}{where}, not {named(wanted.dtype)}"
         return Reason(ReasonKind.DTYPE_LIMIT, text, node)
     if wanted.op == "hole":
-        text = f"{wanted.attrs[0]} has {term.rank} dimensions{place}, expected {wanted.rank}"
+        text = f"{wanted.attrs[0]} has {term.rank} dimensions{where}, not {wanted.rank}"
         return Reason(ReasonKind.OP_DIFFERS, text, node)
     if wanted.op == "cast":
-        text = f"a cast to {wanted.attrs[0]} is missing before {term.op}{place}"
+        text = f"a cast to {named(wanted.attrs[0])} is missing before {term.op}{where}"
         return Reason(ReasonKind.CAST_MISSING, text, node)
     if term.op == "cast":
-        text = f"an extra cast to {term.attrs[0]}{place} where {wanted.op} is expected"
+        text = f"a cast to {named(term.attrs[0])}{where} stands before {wanted.op}"
         return Reason(ReasonKind.CAST_EXTRA, text, node)
-    return Reason(
-        ReasonKind.OP_DIFFERS, f"expected {wanted.op}, the graph has {term.op}{place}", node
-    )
+    text = f"{term.op}{where} stands where {wanted.op} is expected"
+    return Reason(ReasonKind.OP_DIFFERS, text, node)
+
+
+def named(dtype: object) -> str:
+    """`float32` for torch.float32."""
+    return str(dtype).removeprefix("torch.")
 
 
 def constant(wanted: Term, term: Term) -> Reason:
     node = term.node.name if term.node is not None else ""
-    text = f"{term.op} ({node}) has {list(term.attrs)}, expected {list(wanted.attrs)}"
+    pairs = list(itertools.zip_longest(wanted.attrs, term.attrs))
+    fixed = [p for p in pairs if p[0] != p[1] and not isinstance(p[0], sympy.Expr)]
+    expected, found = map(shown, (fixed or pairs)[0])
+    where = f"{term.op}{place(term.node)}"
+    if term.op in REDUCTIONS:
+        text = f"{where} is over dimension {found}, not {expected}"
+    else:
+        text = f"{where} has {found} where {expected} is expected"
     return Reason(ReasonKind.CONSTANT_DIFFERS, text, node)
+
+
+def shown(attribute: object) -> str:
+    """A dimension, a dtype, a word, as a person writes it; several in brackets."""
+    if isinstance(attribute, tuple) and len(attribute) == 1:
+        return shown(attribute[0])
+    return named(attribute)

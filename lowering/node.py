@@ -58,10 +58,25 @@ def target_name(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target))
 
 
+def called(node: fx.Node) -> str:
+    """The word of a reason for a node: op and line. Names of nodes differ between layers."""
+    if not node.op.startswith("call"):
+        return f"`{input_names.name(node).rpartition('.')[2]}`"
+    place = provenance.source_line(node.meta)
+    return f"`{target_name(node)}`" + (f" ({place})" if place else "")
+
+
+def place(node: fx.Node | None) -> str:
+    """Where a reason points to, in brackets: the line of a call, else the input. May be ""."""
+    if node is None:
+        return ""
+    where = provenance.source_line(node.meta) if node.op.startswith("call") else called(node)
+    return f" ({where})" if where else ""
+
+
 def line(node: fx.Node) -> GraphLine:
     """The node as a person reads it, with the user's own source line."""
-    stack = frames(node)
-    path, number = stack[-1][:2] if stack else ("", 0)
+    path, number, _function = provenance.user_frame(node.meta)
     code = linecache.getline(path, number).strip() if path else ""
     return GraphLine(node.name, text(node), path, number, code)
 

@@ -198,20 +198,19 @@ def fake_call(match: Match) -> Call | Reason:
 def best_of_each_region(
     declined: list[Candidate], taken: set[fx.Node], canonical: CanonicalGraph
 ) -> Iterable[Candidate]:
-    """Failures that no chosen rewrite and no better failure covers, in program order.
+    """Failures that no better failure touches, in program order.
 
-    One that the user can lift (Fusion.drops) is kept even where a smaller rewrite took a part.
+    Where chosen rewrites took half of it and more, the failure is of no interest; a smaller part
+    (the softmax of an attention) leaves most of it unsaid. One that the user can lift
+    (Fusion.drops) is kept in any case.
     """
-    seen, insisted = set(taken), set[fx.Node]()
+    told = set[fx.Node]()
     kept = []
     for candidate in declined:  # best first
         nodes = weighty(candidate.extent, canonical)
         liftable = bool(candidate.reason and candidate.reason.fix and candidate.match.fusion.drops)
-        if liftable and not insisted.intersection(nodes):
-            insisted.update(nodes)
+        replaced = sum(node in taken for node in nodes)
+        if not told.intersection(nodes) and (liftable or 2 * replaced < len(nodes)):
             kept.append(candidate)
-            seen.update(nodes)
-        elif not any(node in seen for node in nodes):
-            kept.append(candidate)
-            seen.update(nodes)
+            told.update(nodes)
     return sorted(kept, key=lambda c: canonical.effects.position[c.root])

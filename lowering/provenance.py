@@ -5,15 +5,20 @@ Read from a node's metadata, which Dynamo writes and AOTAutograd passes on.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
+
+import torch
 
 _FRAME = re.compile(
     r'^\s*File "(?P<path>.+)", line (?P<line>\d+), in (?P<function>.+)$', re.MULTILINE
 )
 _ROOT = re.compile(r"^[LG]\[['\"](\w+)['\"]\](?:\.__self__)?\.?")
 """A local or global name; a module of torch itself, such as Sequential, is compiled as `fn`."""
+_TORCH = f"{torch.__path__[0]}{os.sep}"
+"""The folder of torch itself: what a user looks for is the line that calls into it."""
 _OWN = ("self", "fn")
 """The root that a path is relative to."""
 _HELD = r"_(?:modules|parameters|buffers)"
@@ -30,13 +35,20 @@ def frames(meta: Mapping[str, Any]) -> tuple[tuple[str, int, str], ...]:
     )
 
 
-def source_line(meta: Mapping[str, Any]) -> str:
-    """`modeling_llama.py:68`, the innermost user frame of the call stack, or ""."""
+def user_frame(meta: Mapping[str, Any]) -> tuple[str, int, str]:
+    """The innermost frame that is not torch's own, as `F.rms_norm` inside `nn.RMSNorm` is.
+
+    The innermost of all where each is torch's, and ("", 0, "") for a node without a call stack.
+    """
     stack = frames(meta)
-    if not stack:
-        return ""
-    path, line, _function = stack[-1]
-    return f"{path.replace(chr(92), '/').rsplit('/', 1)[-1]}:{line}"
+    outside = [frame for frame in stack if not frame[0].startswith(_TORCH)]
+    return (outside or stack or (("", 0, ""),))[-1]
+
+
+def source_line(meta: Mapping[str, Any]) -> str:
+    """`modeling_llama.py:68`, the `user_frame`, or ""."""
+    path, line, _function = user_frame(meta)
+    return "" if not path else f"{path.replace(chr(92), '/').rsplit('/', 1)[-1]}:{line}"
 
 
 def module_path(meta: Mapping[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """Putting ops into a graph: all planned calls, or none.
 
-Every new node carries its fake value, the stack trace and the module path of what it replaces. Only
-nodes that the rewrite itself made useless are erased (a general dead-code pass would delete
-in-place ops whose result nobody reads). `apply` works on a graph that the caller can throw away or
-restore.
+Every new node carries its fake value, the stack trace and the module path of what it replaces, and
+in `from_node` that node itself, as torch's own passes do. Only nodes that the rewrite itself made
+useless are erased (a general dead-code pass would delete in-place ops whose result nobody reads).
+`apply` works on a graph that the caller can throw away or restore.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.fx.traceback import NodeSource, NodeSourceAction
 
 from tile_backend.lowering import checked, steps
 from tile_backend.lowering.check_request import Check
@@ -213,6 +214,7 @@ def annotate(made: list[fx.Node], candidate: Candidate) -> None:
             for key in KEPT_META:
                 if key in root.meta:
                     node.meta[key] = root.meta[key]
+            node.meta["from_node"] = [NodeSource(root, "tilegym", NodeSourceAction.REPLACE)]
 
 
 def with_grad(result: Any) -> Any:

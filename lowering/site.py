@@ -14,6 +14,7 @@ from tile_backend.lowering.reason import Reason
 
 if TYPE_CHECKING:
     from tile_backend.lowering.kernel_use import KernelUse
+    from tile_backend.lowering.snippet import Snippet
 
 Status = Literal["fused", "declined", "near-miss"]
 Choice = Literal["kernel", "reference", "interpreted"]
@@ -120,10 +121,12 @@ class Site:
     after: tuple[str, ...] = ()
     call: OpCall | None = None
     kernels: tuple[KernelUse, ...] = ()
-    """What is launched, or interpreted, at the sizes seen at capture; empty where plain PyTorch runs."""
+    """What is launched, or interpreted, at the sizes seen at capture; none for plain PyTorch."""
     certificate: Certificate | None = None
     """None where nobody asked for one (tilegym.verify)."""
     progress: str = ""
     """For a near miss: "9/10 ops"."""
     source_path: str = ""
     """Full file name behind `source`, whose file part is short."""
+    snippet: Snippet | None = dataclasses.field(default=None, compare=False)
+    """Of what was not fused: its ops as a function that runs alone. Not in the JSON."""

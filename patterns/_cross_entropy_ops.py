@@ -124,6 +124,7 @@ OPS = (
         gradient=Gradient(
             applies, backward, saving="cross_entropy_with_parts", kept=(1,), always=True
         ),
+        stands_for=("_log_softmax", "nll_loss_forward", "nll_loss2d_forward"),
         composed=composed,
     ),
     Op(

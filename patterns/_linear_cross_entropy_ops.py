@@ -169,6 +169,7 @@ OPS = (
             always=True,
             named="gradients",
         ),
+        stands_for=("mm", "addmm", "bmm", "_log_softmax", "nll_loss_forward"),
         composed=composed,
     ),
     Op(

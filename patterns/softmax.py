@@ -73,6 +73,7 @@ FUSION = Fusion(
             softmax,
             outputs,
             gradient=Gradient(applies, backward),
+            stands_for=("_softmax",),
         ),
         Op("softmax_grad", "(Tensor dout, Tensor x) -> Tensor", softmax_grad, same_as("x")),
     ),

@@ -52,6 +52,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was left out for want of a browser, in a line that nobody misses."""
+    from tests.browser import MISSING
+
+    skipped = [r for r in terminalreporter.stats.get("skipped", ()) if MISSING in str(r.longrepr)]
+    if skipped:
+        text = f"tests of the dump's page that were not run: {len(skipped)} ({MISSING})"
+        terminalreporter.write_line(text, yellow=True, bold=True)
+
+
 @pytest.fixture
 def graphs_only() -> Iterator[None]:
     """torch.compile with our backend does all but generate code; Dynamo starts and ends empty."""

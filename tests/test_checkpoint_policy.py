@@ -128,6 +128,43 @@ def test_without_checkpointing_attention_is_saved() -> None:
     assert saved(lambda *given: layer(*given).sin())[LSE] > 0
 
 
+CLASSES = 48
+
+
+def loss_of_a_layer(context: Callable[..., Any] | None) -> Callable[..., Tensor]:
+    """The last layer and its loss in one region, with a weight and labels of its own."""
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(CLASSES, D, generator=generator)
+    labels = torch.randint(0, CLASSES, (B * H * S,), generator=generator)
+
+    def loss(x: Tensor) -> Tensor:
+        return F.cross_entropy(F.linear(x.flatten(0, 2), weight).float(), labels)
+
+    settings = {} if context is None else {"context_fn": context}
+
+    def run(x: Tensor, *_: Tensor) -> Tensor:
+        return checkpoint(loss, x.sin(), use_reentrant=False, **settings)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("ops", "kept"),
+    [
+        ((), 0),
+        ((aten.mm.default,), 1),
+        ((aten.nll_loss_forward.default,), 1),
+        ((ours.linear_cross_entropy.default,), 1),
+        ((aten.convolution.default,), 0),
+    ],
+    ids=("nothing", "product", "loss", "ours", "another_op"),
+)
+def test_a_loss_stands_for_its_product_and_for_the_loss(ops: tuple[Any, ...], kept: int) -> None:
+    """What is saved is the gradient of the hidden states, which the forward has computed."""
+    report = saved(loss_of_a_layer(policy_that_saves(*ops)))
+    assert report[B * H * S, D] == kept
+
+
 def test_gradients_are_those_of_eager() -> None:
     report = assert_like_eager(program(list_of(ours.attention.default)), *inputs())
     assert report.counts == {"attention": 1, "rms_norm": 1, "silu_mul": 1}

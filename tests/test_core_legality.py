@@ -71,9 +71,19 @@ def sum_used_before_the_weight_is_there(x: Tensor, other: Tensor, weight: Tensor
 
 
 REASONS: list[tuple[Callable[..., Any], str, ReasonKind, str]] = [
-    (statistics_returned, "rms_norm", ReasonKind.INTERIOR_VALUE_ESCAPES, "is also used by output"),
-    (activation_returned, "silu_mul", ReasonKind.INTERIOR_VALUE_ESCAPES, "is also used by output"),
-    (input_written, "silu_mul", ReasonKind.MUTATION_BARRIER, "add__1 (add_) has a side effect"),
+    (
+        statistics_returned,
+        "rms_norm",
+        ReasonKind.INTERIOR_VALUE_ESCAPES,
+        "also returned by the graph",
+    ),
+    (
+        activation_returned,
+        "silu_mul",
+        ReasonKind.INTERIOR_VALUE_ESCAPES,
+        "also returned by the graph",
+    ),
+    (input_written, "silu_mul", ReasonKind.MUTATION_BARRIER, "has a side effect between"),
     (grad_mode_switched, "rms_norm", ReasonKind.MUTATION_BARRIER, "_set_grad_enabled"),
 ]
 

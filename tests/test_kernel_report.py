@@ -15,11 +15,11 @@ from tests.kernel_compile import ARCHITECTURES, OPS, Case, cases
 from tests.kernel_report import gates, remarks, report, table
 from tests.kernel_report.exceptions import EXCEPTIONS, FEWEST_WARPS, Exempt
 from tests.kernel_report.facts import Facts
-from tests.kernel_report.multiprocessor import LIMITS, resident_blocks, resident_warps
 from tile_backend.lowering.kernels import attention
 from tile_backend.lowering.kernels.attention_plan import WIDEST_HEAD
 from tile_backend.lowering.kernels.attention_tiles import AttentionTiles, attention_tiles
 from tile_backend.lowering.kernels.row_layout import row_tile
+from tile_backend.lowering.multiprocessor import LIMITS, resident_blocks, resident_warps
 
 NORM = Case("rms_norm", "once", "sm_90")
 ATTENTION = Case("attention", "causal", "sm_90")

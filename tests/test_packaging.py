@@ -61,6 +61,13 @@ def test_the_wheel_is_marked_as_typed(wheel: zipfile.ZipFile) -> None:
     assert "tile_backend/py.typed" in wheel.namelist()
 
 
+def test_the_wheel_holds_what_pages_are_made_of(wheel: zipfile.ZipFile) -> None:
+    files = {path.name for path in (ROOT / "tile_backend").iterdir()}
+    wanted = {name for name in files if name.endswith((".css", ".js", ".html"))}
+    assert wanted == {"dump_page.css", "dump_page.js", "dump_page.html", "page_style.css"}
+    assert {f"tile_backend/{name}" for name in wanted} <= set(wheel.namelist())
+
+
 def test_the_wheel_installs_no_other_top_level_name(wheel: zipfile.ZipFile) -> None:
     assert {name.split("/")[0] for name in wheel.namelist()} == {
         "tile_backend",
@@ -132,6 +139,12 @@ def name(requirement: str) -> str:
 @pytest.mark.parametrize("path", (".ci/run",))
 def test_scripts_are_executable(path: str) -> None:
     assert (ROOT / path).stat().st_mode & 0o111
+
+
+def test_ci_goes_on_without_a_browser() -> None:
+    text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "\nmake browser || " in text
+    assert text.index("make browser") < text.index("\nmake test")
 
 
 def test_ci_runs_make_test() -> None:

@@ -72,7 +72,11 @@ def test_a_bad_clause_is_named(text: str) -> None:
 
 
 def test_analysis_remarks() -> None:
-    facts = GraphFacts(break_reason="print at f.py:3", anchored=("attention", "rms_norm"))
+    facts = GraphFacts(
+        break_reason="print at f.py:3",
+        anchored=("attention", "rms_norm"),
+        unclaimed=("attention",),
+    )
     report = Report("f").extended([norm("a")], facts).ended("f.py:9: calls numpy")
     assert lines(report, "analysis") == [
         "analysis graph 0: ended early: print at f.py:3",

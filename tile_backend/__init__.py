@@ -14,7 +14,6 @@ from tile_backend.version import VERSION as __version__
 if TYPE_CHECKING:
     from tile_backend.bisection import bisect
     from tile_backend.explanation import explain
-    from tile_backend.later import walkthrough
     from tile_backend.lowering.fusion import Fusion, Op, Scalar, Shape, Spelling, Tensor
     from tile_backend.lowering.reason import Reason, ReasonKind
     from tile_backend.lowering.site import Site
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from tile_backend.report import Report
     from tile_backend.scope import fusions
     from tile_backend.sessions import newest as last_report
+    from tile_backend.tour import walkthrough
 
 __all__ = [
     "Fusion",
@@ -59,7 +59,7 @@ _WHERE = {
     "fusions": ("scope", "fusions"),
     "last_report": ("sessions", "newest"),
     "register": ("registry", "register"),
-    "walkthrough": ("later", "walkthrough"),
+    "walkthrough": ("tour", "walkthrough"),
 }
 
 

@@ -11,22 +11,35 @@ from tile_backend.errors import ReportFolderError
 if TYPE_CHECKING:
     from pathlib import Path
 
+ATTEMPTS = 10
+"""How often the folder may vanish while it is made or written into."""
+VANISHED = (FileNotFoundError, FileExistsError)
+"""What that looks like; `mkdir` says that a folder exists which has just gone."""
+
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to a new file beside `path` and move it there.
 
-    Missing folders are made; several processes may write the same file. Raises `ReportFolderError`.
+    Missing folders are made; several processes may write the same file, or remove the folder.
+    Raises `ReportFolderError`.
     """
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            move_in(path, text)
+            break
+        except OSError as error:
+            if not isinstance(error, VANISHED) or not left:
+                cause = error.strerror or str(error)
+                raise ReportFolderError(folder=str(path.parent), cause=cause) from error
+
+
+def move_in(path: Path, text: str) -> None:
+    """One attempt. Raises OSError."""
     fresh = path.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with fresh.open("x", encoding="utf-8") as file:
-                file.write(text)
-            fresh.replace(path)
-        finally:
-            fresh.unlink(missing_ok=True)
-    except OSError as error:
-        raise ReportFolderError(
-            folder=str(path.parent), cause=error.strerror or str(error)
-        ) from error
+        with fresh.open("x", encoding="utf-8") as file:
+            file.write(text)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)

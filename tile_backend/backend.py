@@ -6,6 +6,7 @@ warning (an error when `tilegym.strict` is not "off").
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 import warnings
@@ -18,6 +19,8 @@ from tile_backend import (
     bisection,
     compiler_bisector,
     dropped_logits,
+    generated_code,
+    graph_listing,
     inductor,
     pipeline,
     registry,
@@ -51,13 +54,13 @@ def tilegym(
     if ours.disabled:
         return inductor.Inductor(mode, theirs, name).compile(module, inputs)
     passes: dict[str, Any] = {}
-    found = rewritten(module, ours, inputs, InductorAlone(mode, theirs))
+    found, generated = rewritten(module, ours, inputs, InductorAlone(mode, theirs))
     if found is not None and found.ops:
         identity = pipeline.identity(ours)
         passes["pre_grad_custom_pass"] = inductor.Identity(identity)
         passes["joint_custom_post_pass"] = recompute.RecomputeCheapOps(identity)
     with inductor_ir.written_launches() as launches:
-        compiled = inductor.Inductor(mode, theirs, name, passes).compile(module, inputs)
+        compiled = inductor.Inductor(mode, theirs, name, passes, generated).compile(module, inputs)
     if found is not None and any(site.decision == "kernel" for site in found.sites):
         prepare(launches, ours)
     return dropped_logits.returning(compiled, found.dropped if found is not None else ())
@@ -69,10 +72,11 @@ compiler_bisector.register()
 
 def rewritten(
     module: fx.GraphModule, options: Options, inputs: Sequence[Any], compiles: InductorAlone
-) -> Analysis | None:
+) -> tuple[Analysis | None, generated_code.Receive | None]:
     """Analyse and rewrite in place, then report. None after a failure, with the graph as it was.
 
-    inputs: what the graph is called with. compiles: see trust.settled.
+    inputs: what the graph is called with. compiles: see trust.settled. The second result is told of
+    the generated code, where a dump wants it.
     """
     started = time.perf_counter()
     log, where = undo.Log(module), inductor.place()
@@ -85,17 +89,20 @@ def rewritten(
             inductor_ir.install(registry.known_fusions())
         found = bisection.limited(trust.settled(found, options, module, inputs, compiles))
         facts = pipeline.facts(module, found, inductor.break_reason(module))
+        dumped = bool(sessions.dump_folders(options, where.title))
+        before = graph_listing.Before.of(module, where.title, where.prefix) if dumped else None
         found.apply()
+        texts = before.texts(module, found.sites) if before is not None else {}
     except Exception as error:
         log.restore()
         if options.strict != "off":
             raise PassFailed(cause=describe(error), strict=options.strict) from error
         warnings.warn(InternalFailure(cause=describe(error)), stacklevel=2)
-        return None
+        return None, None
     seconds = time.perf_counter() - started
     session = sessions.of(inductor.caller(), where.title, options)
-    session.add(inductor.compile_attempt(), found.sites, facts, seconds)
-    return found
+    graph = session.add(inductor.compile_attempt(), found.sites, facts, seconds, texts)
+    return found, functools.partial(session.generated, graph) if before is not None else None
 
 
 def prepare(launches: Sequence[LaunchSite], options: Options) -> None:

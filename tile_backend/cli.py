@@ -26,11 +26,10 @@ TARGET is one of
   package.module:factory   returns (callable, args) or (callable, args, kwargs)
   package.module:function  with --input 'float32[2,16,64]' for each of its arguments
 """
+WALKTHROUGH_HELP = """\
+TARGET is the name of a fusion (see `fusions`), of which a small example is shown, or your own:
+"""
 LATER = {
-    "walkthrough": (
-        "a guided tour of one fusion through every stage",
-        "use `explain TARGET --save FOLDER` and read the diff of each rewrite",
-    ),
     "tune": (
         "measure launch configurations on this GPU",
         "kernels run with their shipped configurations",
@@ -69,6 +68,11 @@ def parser() -> argparse.ArgumentParser:
     add_lock(with_target(commands, "lock", "write the sites of a model to a lock file"))
     add_precompile(
         with_target(commands, "precompile", "compile the kernels of a model, without a GPU")
+    )
+    add_walkthrough(
+        with_target(
+            commands, "walkthrough", "lead one module through every stage, down to its kernel"
+        )
     )
     add_diff(commands.add_parser("diff", help="compare two dumps: sites lost, gained, changed"))
     fusions = commands.add_parser("fusions", help="list the fusions")
@@ -132,6 +136,17 @@ def add_precompile(command: argparse.ArgumentParser) -> None:
         "--dynamic", action="store_true", help="for other sizes of the inputs as well"
     )
     command.set_defaults(run=run_precompile)
+
+
+def add_walkthrough(command: argparse.ArgumentParser) -> None:
+    """walkthrough: TARGET may be a fusion, too."""
+    command.epilog = f"{WALKTHROUGH_HELP}\n{TARGET_HELP}"
+    command.add_argument("--site", default="", help="which: FUSION, MODULE or FUSION@MODULE")
+    command.add_argument("--full", action="store_true", help="every line of everything")
+    command.add_argument("--backward", action="store_true", help="with the backward of training")
+    command.add_argument("--html", metavar="FILE", help="write one page that needs no network")
+    command.add_argument("-o", "--output", metavar="FILE", help="write the whole text")
+    command.set_defaults(run=run_walkthrough)
 
 
 def add_diff(command: argparse.ArgumentParser) -> None:
@@ -238,6 +253,27 @@ def run_doctor(_: argparse.Namespace) -> int:
     diagnosis = examine()
     print(diagnosis.to_text())
     return 0 if diagnosis.healthy else 1
+
+
+def run_walkthrough(arguments: argparse.Namespace) -> int:
+    """Print the tour, in colours on a terminal, or write it."""
+    from tile_backend import tour_examples, walkthrough
+
+    target = tour_examples.target(request_of(arguments), arguments.backward)
+    with tour_examples.gradients(arguments.backward):
+        tour = walkthrough(target.function, *target.args, site=arguments.site, **target.kwargs)
+    files = [name for name in (arguments.html, arguments.output) if name]
+    for name in files:
+        print(f"saved to {tour.save(name)}", file=sys.stderr)
+    if files:
+        return 0
+    if sys.stdout.isatty():
+        from tile_backend import tour_terminal
+
+        tour_terminal.show(tour, arguments.full, "--full")
+    else:
+        print(tour.to_text(arguments.full, "--full"))
+    return 0
 
 
 def run_later(arguments: argparse.Namespace) -> int:

@@ -1,102 +1,186 @@
 """`index.html` of a dump: one static page, no server, no network.
 
-A searchable list of the distinct rewrites, each of which opens to its ops before and after, what
-it binds, its sites, and links to its diff and its repro. Works without scripts too; then only the
-search field is missing. Light and dark follow the reader's system.
+The distinct rewrites, searchable, each of which opens to its ops before and after, what it binds,
+its kernels and its sites; all sites by layers; links to the graphs; the source of kernels. Works
+without scripts too; then only search and filter are missing. What it looks like is in
+dump_page.html, dump_page.css, dump_page.js and page_style.css.
 """
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+import importlib.resources
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from tile_backend.report_text import sentence
+from tile_backend import dump_sites, kernel_text, report_text
+from tile_backend.graph_files import links, note
+from tile_backend.report_json import identities
+from tile_backend.rewrite_entry import titles
+from tile_backend.version import VERSION
 
 if TYPE_CHECKING:
+    from tile_backend.lowering.kernel_use import KernelUse
+    from tile_backend.lowering.site import GraphLine
     from tile_backend.report import Report
     from tile_backend.rewrite_entry import RewriteEntry
 
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --fused: #2a8f4a; --declined: #b7791f;
-        --near-miss: #c2410c; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 84rem; padding: 1rem; }
-pre, code, summary { font-family: ui-monospace, monospace; font-size: 13px; }
-pre { overflow-x: auto; margin: 0; padding: .6rem; border: 1px solid var(--line); }
-details { border-top: 1px solid var(--line); padding: .35rem 0; }
-summary { cursor: pointer; overflow-wrap: anywhere; }
-summary .why { opacity: .75; }
-.fused { color: var(--fused); } .declined { color: var(--declined); }
-.near-miss { color: var(--near-miss); }
-.columns { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem; margin: .6rem 0; }
-.columns > div { min-width: 0; }
-@media (max-width: 60rem) { .columns { grid-template-columns: 1fr; } }
-h1 { font-size: 1.2rem; } h2 { font-size: .85rem; margin: .3rem 0; }
-table { border-collapse: collapse; } td { padding: 0 1rem 0 0; vertical-align: top; }
-input { font: inherit; width: 100%; padding: .4rem; margin: .8rem 0; box-sizing: border-box; }
-"""
-SCRIPT = """
-const field = document.getElementById("search");
-field.hidden = false;
-field.addEventListener("input", () => {
-  const words = field.value.toLowerCase().split(/\\s+/);
-  for (const entry of document.querySelectorAll("details")) {
-    const text = entry.dataset.words;
-    entry.hidden = !words.every((word) => text.includes(word));
-  }
-});
-if (location.hash) document.getElementById(location.hash.slice(1))?.setAttribute("open", "");
-"""
+SHOWN_ELSEWHERE = ("status", "source", "certificate", "kernel")
+"""Facts that have a place of their own on the page."""
 
 
 def page(report: Report, entries: Sequence[RewriteEntry], repros: frozenset[str]) -> str:
     """The page; `repros` are the names of the entries that have a repro.py."""
-    items = "\n".join(entry_html(entry, entry.name in repros) for entry in entries)
-    title = html.escape(f"tilegym: {report.title}")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>{title}</h1>
-{block(report.to_text().splitlines())}
-<p><a href="report.txt">report.txt</a> <a href="report.json">report.json</a></p>
-<input id="search" type="search" hidden autofocus
- placeholder="Search: fusion, module, source line, reason" aria-label="Search the rewrites">
-{items}
-<script>{SCRIPT}</script>
-</body>
-</html>
-"""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    anchors = dict(zip(map(id, report.sites), map(anchor, identities(report)), strict=True))
+    sources = kernel_sources(report)
+    return environment.from_string(resource("dump_page.html")).render(
+        title=report.title,
+        style=Markup(resource("page_style.css") + resource("dump_page.css")),
+        script=Markup(resource("dump_page.js")),
+        version=VERSION,
+        text=report.to_text(),
+        kernels=sources,
+        entries=[entry_object(entry, entry.name in repros, anchors, sources) for entry in entries],
+        layers=dump_sites.by_layer(report, entries, anchors),
+        graphs=[graph_object(report, index) for index in range(len(report.graphs))],
+        **head(report),
+    )
 
 
-def entry_html(entry: RewriteEntry, has_repro: bool) -> str:
-    """One rewrite, closed."""
+def resource(name: str) -> str:
+    """A file beside this one."""
+    return importlib.resources.files("tile_backend").joinpath(name).read_text(encoding="utf-8")
+
+
+def anchor(identity: str) -> str:
+    """The id of a site's place on the page: "site:0/rms_norm@model.norm"."""
+    return f"site:{identity}"
+
+
+def head(report: Report) -> dict[str, Any]:
+    """What is said of all of it."""
+    statuses = [
+        (status, label, len(report.having(status)))  # type: ignore[arg-type]
+        for status, label in report_text.LABELS.items()
+    ]
+    known = dict.fromkeys(site.fusion for site in report.sites)
+    notices = [
+        f"graph {i} ended: {graph.break_reason}"
+        for i, graph in enumerate(report.graphs)
+        if graph.break_reason
+    ]
+    if not report.complete:
+        notices.append(f"incomplete: {report.stopped}")
+    return {
+        "summary": report_text.summary(report),
+        "facts": [fact for fact in report_text.facts(report) if fact != report.title],
+        "statuses": statuses,
+        "fusions": [(f, sum(site.fusion == f for site in report.sites)) for f in sorted(known)],
+        "decisions": report_text.decisions(report.fused),
+        "notices": notices,
+    }
+
+
+def entry_object(
+    entry: RewriteEntry,
+    has_repro: bool,
+    anchors: Mapping[int, str],
+    sources: Mapping[str, object],
+) -> dict[str, Any]:
+    """One rewrite, as the template reads it."""
     site = entry.group.first
-    modules = " ".join(s.module for s in entry.group.sites)
-    words = " ".join((entry.title, modules, site.status, site.source, sentence(site))).lower()
-    facts = "".join(f"<tr><td>{html.escape(n)}<td>{html.escape(v)}" for n, v in entry.facts)
-    files = ["diff.txt", "repro.py"] if has_repro else ["diff.txt"]
-    folder = html.escape(entry.name)
-    links = " ".join(f'<a href="{folder}/{file}">{file}</a>' for file in files)
-    before, after = ("before", "after") if site.status == "fused" else ("ops", "why not")
-    return f"""<details id="{folder}" data-words="{html.escape(words)}">
-<summary><b class="{site.status}">{site.status}</b> {html.escape(entry.title)}
- <span class="why">{html.escape(" ".join((site.source, sentence(site))))}</span></summary>
-<div class="columns">
-<div><h2>{before}</h2>{block(entry.before)}</div>
-<div><h2>{after}</h2>{block(entry.after)}</div>
-</div>
-<table>{facts}</table>
-<h2>sites</h2>{block(entry.places)}
-<p>{links}</p>
-</details>"""
+    before, after = titles(site)
+    return {
+        "name": entry.name,
+        "status": site.status,
+        "label": report_text.LABELS[site.status],
+        "fusion": site.fusion,
+        "count": entry.group.count.strip(),
+        "modules": entry.group.modules,
+        "source": site.source,
+        "sentence": report_text.sentence(site),
+        "before_title": f"{before}: {len(site.before)} op{report_text.plural(len(site.before))}",
+        "after_title": after,
+        "before": columns(site.before),
+        "obstacle": site.reason.text if site.status != "fused" and site.reason else "",
+        "after": entry.after,
+        "fix": site.reason.fix if site.reason else "",
+        "facts": details(entry),
+        "certificate": site.certificate,
+        "kernels": [kernel_object(use) for use in site.kernels],
+        "files": ["diff.txt", "repro.py"] if has_repro else ["diff.txt"],
+        "places": [
+            {
+                "anchor": anchors[id(one)],
+                "module": one.module or "(root)",
+                "graph": one.graph,
+                "source": one.source,
+            }
+            for one in entry.group.sites
+        ],
+    }
 
 
-def block(lines: Iterable[str]) -> str:
-    """Lines of code, as they are."""
-    return f"<pre>{html.escape(chr(10).join(lines))}</pre>"
+def details(entry: RewriteEntry) -> list[tuple[str, str]]:
+    """The facts without a place of their own, operands with what the model calls them."""
+    call = entry.group.first.call
+    operands = call.operands if call else {}
+    return [
+        (name, f"{value}  {operands[name]}" if name in operands else value)
+        for name, value in entry.facts
+        if name not in SHOWN_ELSEWHERE and value != "None"
+    ]
+
+
+def columns(lines: Iterable[GraphLine]) -> list[tuple[str, str]]:
+    """Ops, padded, each with its place and the user's code, which is not repeated."""
+    found, above = [], ("", "")
+    lines = list(lines)
+    widest = min(report_text.WIDEST, max((len(line.text) for line in lines), default=0))
+    for line in lines:
+        place = line.source, line.code
+        code = '"' if place == above and line.code else line.code
+        found.append((line.text.ljust(widest), f"{line.source}  {code}".strip()))
+        above = place
+    return found
+
+
+def kernel_object(use: KernelUse) -> dict[str, Any]:
+    """One launch."""
+    return {
+        "kernel": use.kernel,
+        "source": use.source,
+        "anchor": f"kernel:{use.source}",
+        "grid": " x ".join(map(str, use.grid)),
+        "arch": use.arch,
+        "settings": [("hints", use.hints), ("constants", use.constants)],
+    }
+
+
+def kernel_sources(report: Report) -> dict[str, dict[str, str]]:
+    """The kernels that sites launch and whose text is at hand, each once, by file:line."""
+    uses = {use.source: use for site in report.sites for use in site.kernels}
+    texts = {source: kernel_text.function_at(source) for source in uses}
+    return {
+        source: {"name": uses[source].kernel, "anchor": f"kernel:{source}", "text": text}
+        for source, text in texts.items()
+        if text
+    }
+
+
+def graph_object(report: Report, index: int) -> dict[str, Any]:
+    """One graph, with links to its files."""
+    facts = report.graphs[index]
+    return {
+        "index": index,
+        "ops": facts.ops,
+        "symbols": ", ".join(facts.symbols),
+        "ended": facts.break_reason,
+        "files": links(report, index),
+        "note": note(report, index),
+    }

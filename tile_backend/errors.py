@@ -4,7 +4,7 @@ Every message says what happened, where, and what to do. The values that fill a 
 the exception as `.fields`, so that tools need not parse text; `where` ("model.layers.0.mlp,
 file.py:61") is appended when given. Inside `torch.compile` an error reaches the user as
 `BackendCompilerFailed` with ours as its `inner_exception`. Warnings can be filtered by class.
-Longer than 300 lines because a catalogue is one list.
+Longer than 300 lines because it is the one catalogue: whoever looks for a message finds it here.
 """
 
 from __future__ import annotations
@@ -141,6 +141,12 @@ class LockFileError(TileBackendError):
     template = "cannot use {path!r} as a lock file: {cause}. Write it with: {command}."
 
 
+class WalkthroughNotSaved(TileBackendError):
+    """The file of a walk-through cannot be written."""
+
+    template = "cannot write {path!r}: {cause}. Name a file in a folder that can be written."
+
+
 class DumpError(TileBackendError):
     """A dump that is missing, foreign, or of another schema."""
 
@@ -222,6 +228,25 @@ class BadTarget(TileBackendError):
     template = "cannot use the target {target!r}: {cause}. {fix}."
 
 
+class UnknownWalkthrough(TileBackendError):
+    """A walk-through of nothing that is known."""
+
+    template = (
+        "unknown walk-through {name!r}: the nearest is {nearest!r}. Known are {known}; a module of"
+        " your own is package.module:factory, a folder with a config.json, or"
+        " tile_backend.walkthrough(module, *inputs)."
+    )
+
+
+class NoSuchSite(TileBackendError):
+    """A walk-through was to show a site that is not there."""
+
+    template = (
+        "no site of {title} matches {wanted!r}. A site is named by its fusion, its module path or"
+        " both (attention@model.layers.0.*). Sites here: {sites}."
+    )
+
+
 class LogitsDropped(TileBackendError, AttributeError):
     """Logits were used that nothing computed. An AttributeError, so that `hasattr` is False."""
 
@@ -253,6 +278,12 @@ class InternalFailure(TileBackendWarning):
         f"{ISSUES} with the output of `python -m tile_backend doctor` and the traceback that "
         "TORCH_LOGS='+tile_backend' prints; tilegym.strict='expect' turns this into an error."
     )
+
+
+class DumpNotCompleted(TileBackendWarning):
+    """Generated code that came after the dump and could not be added to it."""
+
+    template = "the dump lacks code that Inductor has generated. Cause: {cause}"
 
 
 class ExpectationMissed(TileBackendWarning):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tile_backend import inductor, registry, scope
-from tile_backend.errors import AlreadyCompiled
+from tile_backend.errors import AlreadyCompiled, InternalFailure
 from tile_backend.options import Options
 from tile_backend.report import GraphFacts, Report
 
@@ -36,25 +36,41 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
         warnings.warn(AlreadyCompiled(what=name), stacklevel=2)
     options, _ = Options.parse(None, scope=scope.active(), known=registry.names)
     captured = inductor.capture(
-        inductor.original(function), args, kwargs, functools.partial(looked_at, options)
+        inductor.original(function),
+        args,
+        kwargs,
+        functools.partial(looked_at, options, title_of(function)),
     )
     return report_of(captured, title_of(function), options)
 
 
-def looked_at(options: Options, module: fx.GraphModule) -> tuple[Analysis, GraphFacts]:
-    """What is found in the captured graph."""
-    from tile_backend import pipeline
+def looked_at(
+    options: Options, title: str, module: fx.GraphModule
+) -> tuple[Analysis, GraphFacts, dict[str, str]]:
+    """What is found in the captured graph, which is rewritten here: nobody else has it."""
+    from tile_backend import graph_listing, pipeline
+    from tile_backend.lowering import custom_op
 
     found = pipeline.analyse(module, options)
-    return found, pipeline.facts(module, found, inductor.break_reason(module))
+    facts = pipeline.facts(module, found, inductor.break_reason(module))
+    before = graph_listing.Before.of(module, title)
+    try:
+        if found.ops:
+            custom_op.define(registry.known_fusions())
+        found.apply()
+        return found, facts, before.texts(module, found.sites)
+    except Exception as error:  # noqa: BLE001 - said, and costs nothing but the texts
+        # A compile will say the same, and go on without the rewrite.
+        warnings.warn(InternalFailure(cause=f"{type(error).__name__}: {error}"), stacklevel=2)
+        return found, facts, {}
 
 
 def report_of(captured: inductor.Capture, title: str, options: Options) -> Report:
     """The report of one captured graph, ended where Dynamo would have run real code."""
     report = Report(title)
     if captured.visited is not None:
-        found, facts = captured.visited
-        report = report.extended(found.sites, facts)
+        found, facts, texts = captured.visited
+        report = report.extended(found.sites, facts, texts)
     if captured.break_reason:
         report = report.ended(captured.break_reason)
     options.warn_unmatched_globs(site.module for site in report.sites)

@@ -3,7 +3,9 @@
     report.txt  report.json  index.html
     003_add_rms_norm__model.layers.N.post_attention_layernorm/
         diff.txt     ops taken out with their source lines, the op put in, the sites
-        repro.py     runs the op alone on inputs of the site's shapes; where the op is known
+        repro.py     runs the site alone on inputs of its shapes: its op, or what was not fused
+    graphs/
+        0_before.py  0_after.py  0_forward.py  0_backward.py      see graph_files
 
 One folder per distinct rewrite, declined sites and near misses included. Files are replaced whole;
 folders of an earlier dump that no longer apply are removed, other files in the folder stay.
@@ -12,10 +14,12 @@ folders of an earlier dump that no longer apply are removed, other files in the 
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tile_backend import graph_files
 from tile_backend.atomic_files import write_text
 from tile_backend.dump_page import page
 from tile_backend.errors import ReportFolderError
@@ -36,6 +40,7 @@ def save(report: Report, folder: Path) -> Path:
     repros = frozenset(entry.name for entry in found if save_entry(entry, folder / entry.name))
     write_text(folder / "report.txt", report.to_text() + "\n")
     write_text(folder / "report.json", report.to_json() + "\n")
+    graph_files.save(report, folder)
     write_text(folder / "index.html", page(report, found, repros))
     return folder
 
@@ -48,10 +53,10 @@ def text(report: Report) -> str:
 def save_entry(entry: RewriteEntry, folder: Path) -> bool:
     """Write one entry; True if it has a repro."""
     write_text(folder / "diff.txt", entry.diff())
-    call = entry.group.first.call
-    if call is not None:
-        write_text(folder / "repro.py", script(entry, call))
-    return call is not None
+    repro = script(entry)
+    if repro is not None:
+        write_text(folder / "repro.py", repro)
+    return repro is not None
 
 
 def remove_stale(folder: Path, current: set[str]) -> None:
@@ -72,4 +77,8 @@ def remove_entry(folder: Path) -> None:
     if {path.name for path in files} <= ENTRY_FILES:
         for path in files:
             path.unlink()
-        folder.rmdir()
+        try:
+            folder.rmdir()
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:  # another process knows more, and has just written
+                raise

@@ -23,7 +23,7 @@ from torch import fx
 from torch._inductor import config, custom_graph_pass
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
-from tile_backend import supported
+from tile_backend import generated_code, supported
 from tile_backend.option_sources import check_inductor_keys
 from tile_backend.options import option_infos
 
@@ -68,12 +68,14 @@ class Inductor:
     """How to compile: the caller's mode and options, and our passes if the graph was rewritten.
 
     passes: config name of a hook -> our pass, chained after what the user has there.
+    generated: told of the generated code, if anybody wants it.
     """
 
     mode: str | None
     options: Mapping[str, Any]
     name: str | None = None
     passes: Mapping[str, CustomGraphPass] = dataclasses.field(default_factory=dict)
+    generated: generated_code.Receive | None = None
 
     def compile(self, module: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
         """Raises what Inductor raises: an unknown option, a wrong type, a failed compile."""
@@ -82,9 +84,13 @@ class Inductor:
         for hook, ours in self.passes.items():
             patches[hook] = chained(patches.get(hook, getattr(config, hook)), ours)
         extra: dict[str, Any] = {"compile_region_name": self.name} if self.name else {}
-        if _inner_compile[-1] is not None:
-            extra["inner_compile"] = _inner_compile[-1]
-        compiled = compile_fx.compile_fx(module, inputs, config_patches=patches, **extra)
+        inner = _inner_compile[-1]
+        if self.generated is not None:
+            inner = generated_code.inner_compile(self.generated, inner)
+        if inner is not None:
+            extra["inner_compile"] = inner
+        with generated_code.received_by(self.generated):
+            compiled = compile_fx.compile_fx(module, inputs, config_patches=patches, **extra)
         return cast("Callable[..., Any]", compiled)
 
 
@@ -268,6 +274,16 @@ class Capture:
     break_reason: str = ""
 
 
+RESTART = torch._dynamo.exc.RestartAnalysis
+"""Raised by a compile, and meant for Dynamo: it captures again, with fewer dynamic sizes."""
+_captured_inputs: list[Sequence[Any]] = []
+
+
+def captured_inputs() -> list[Any]:
+    """Inside the `visit` of a capture: what a compile of the graph would be given."""
+    return list(_captured_inputs[-1])
+
+
 class Captured(Exception):
     """Stops a compile once the graph is there, or before real code would have to run."""
 
@@ -292,16 +308,26 @@ def capture(
     failures: list[Exception] = []
 
     def keep(module: fx.GraphModule, inputs: Sequence[Any]) -> Any:
+        _captured_inputs.append(inputs)
         try:
             visited.append(visit(module))
+        except RESTART:  # a compile inside the visit wants a number fixed: Dynamo calls again
+            raise
         except Exception as error:  # noqa: BLE001 - Dynamo would wrap it; raised below as it is
             failures.append(error)
+        finally:
+            _captured_inputs.pop()
         raise Captured
 
     patches = torch._dynamo.config.patch(suppress_errors=False)
     devices = range(torch.cuda.device_count())
-    compiled: Callable[..., Any] = torch.compile(function, backend=keep, dynamic=dynamic)
-    with patches, torch.random.fork_rng(devices=devices), watched_ends(reasons):
+    with (
+        patches,
+        torch.random.fork_rng(devices=devices),
+        watched_ends(reasons),
+        attributes_kept(function),
+    ):
+        compiled: Callable[..., Any] = torch.compile(function, backend=keep, dynamic=dynamic)
         try:
             compiled(*args, **kwargs)
         except Exception:
@@ -310,6 +336,17 @@ def capture(
     if failures:
         raise failures[0]
     return Capture(visited[0] if visited else None, reasons[0] if reasons else "")
+
+
+@contextlib.contextmanager
+def attributes_kept(function: Any) -> Iterator[None]:
+    """Takes back what torch.compile writes into the module it is given: `_is_torch_compile`."""
+    known = set(vars(function)) if isinstance(function, torch.nn.Module) else None
+    try:
+        yield
+    finally:
+        for name in set(vars(function)) - known if known is not None else ():
+            delattr(function, name)
 
 
 @contextlib.contextmanager

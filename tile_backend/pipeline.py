@@ -70,6 +70,7 @@ def facts(module: fx.GraphModule, found: analysis.Analysis, break_reason: str) -
         ops=calls,
         break_reason=break_reason,
         anchored=found.anchored,
+        unclaimed=found.unclaimed,
     )
 
 

@@ -73,11 +73,10 @@ def analysis(report: Report) -> list[Remark]:
     ]
     if not report.complete:
         found.append(Remark("analysis", "", "", "", f"capture stopped: {report.stopped}"))
-    seen = {site.fusion for site in report.sites}
+    unclaimed = sorted({fusion for facts in report.graphs for fusion in facts.unclaimed})
     return found + [
         Remark("analysis", fusion, "", "", "an anchor op occurs, but no spelling came close")
-        for fusion in report.anchored
-        if fusion not in seen
+        for fusion in unclaimed
     ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ class GraphFacts:
     ops:          how many calls it holds.
     break_reason: why Dynamo ended it early, with file and line, or "".
     anchored:     fusions whose anchor ops occur, found or not.
+    unclaimed:    those of which an anchor is part of no site, not even of a near miss.
     """
 
     dtypes: tuple[str, ...] = ()
@@ -37,6 +38,7 @@ class GraphFacts:
     ops: int = 0
     break_reason: str = ""
     anchored: tuple[str, ...] = ()
+    unclaimed: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Report:
     complete: False where Dynamo would have had to run real code to go on.
     stopped:  where and why it stopped, one sentence with file and line.
     seconds:  wall time that our passes took, over all graphs; not part of the JSON.
+    texts:    of each graph what a dump shows of it: "before" and "after" the rewrite, the generated
+              code of its "forward" and "backward". Empty where nobody wanted a dump.
     """
 
     title: str
@@ -55,6 +59,7 @@ class Report:
     complete: bool = True
     stopped: str = ""
     seconds: float = dataclasses.field(default=0.0, compare=False)
+    texts: tuple[Mapping[str, str], ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -75,11 +80,18 @@ class Report:
         """Every fusion that some graph holds anchor ops of, sorted."""
         return tuple(sorted({fusion for facts in self.graphs for fusion in facts.anchored}))
 
-    def extended(self, sites: Iterable[Site], facts: GraphFacts) -> Report:
-        """This report with one more graph; its sites are renumbered to it."""
+    def extended(
+        self, sites: Iterable[Site], facts: GraphFacts, texts: Mapping[str, str] | None = None
+    ) -> Report:
+        """This report with one more graph; its sites are renumbered to it. texts: see `Report`."""
         index = len(self.graphs)
         added = tuple(dataclasses.replace(site, graph=index) for site in sites)
-        return dataclasses.replace(self, sites=self.sites + added, graphs=(*self.graphs, facts))
+        return dataclasses.replace(
+            self,
+            sites=self.sites + added,
+            graphs=(*self.graphs, facts),
+            texts=(*self.texts, dict(texts or {})),
+        )
 
     def timed(self, seconds: float) -> Report:
         """This report with more time of our passes."""

@@ -104,14 +104,15 @@ def sentence(site: Site) -> str:
 
 def decision_lines(fused: Iterable[Site]) -> list[str]:
     """What runs at the fused sites, one line per distinct evidence."""
+    return [f"{said} x{count}: {evidence}" for said, count, evidence in decisions(fused)]
+
+
+def decisions(fused: Iterable[Site]) -> list[tuple[str, int, str]]:
+    """What runs, at how many sites, and the evidence; the most frequent first."""
     decided = collections.Counter(
         (what_runs(site.decision), site.decision.evidence) for site in fused if site.decision
     )
-    return [
-        f"{said} x{count}: {evidence}"
-        for (said, evidence), count in decided.most_common()
-        if evidence
-    ]
+    return [(said, n, evidence) for (said, evidence), n in decided.most_common() if evidence]
 
 
 def certificate_lines(fused: Iterable[Site]) -> list[str]:

@@ -16,6 +16,7 @@ from tile_backend.report_text import aligned, sentence
 from tile_backend.site_group import SiteGroup, by_rewrite
 
 if TYPE_CHECKING:
+    from tile_backend.lowering.site import Site
     from tile_backend.report import Report
 
 TITLES = {
@@ -82,13 +83,9 @@ class RewriteEntry:
     def diff(self) -> str:
         """The content of diff.txt."""
         site = self.group.first
-        decision = site.decision
-        replaced = bool(decision and (decision.op_in_graph or decision.respelled))
-        out, put = TITLES["fused" if replaced else decision or site.status]
-        if decision and decision.respelled:
-            put = "put in, as plain PyTorch"
+        out, put = titles(site)
         known = aligned([(f"{name}:", value) for name, value in self.facts])
-        removed, added = ("-", "+") if replaced else (" ", " ")
+        removed, added = ("-", "+") if is_replaced(site) else (" ", " ")
         parts = [
             [self.title],
             known,
@@ -97,6 +94,18 @@ class RewriteEntry:
             [f"sites: {len(self.group.sites)}", *(f"  {place}" for place in self.places)],
         ]
         return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
+
+
+def is_replaced(site: Site) -> bool:
+    """Whether other ops are in the place of the original ones."""
+    return bool(site.decision and (site.decision.op_in_graph or site.decision.respelled))
+
+
+def titles(site: Site) -> tuple[str, str]:
+    """What stands above the ops before, and above those after or the reason."""
+    out, put = TITLES["fused" if is_replaced(site) else site.decision or site.status]
+    respelled = bool(site.decision and site.decision.respelled)
+    return out, "put in, as plain PyTorch" if respelled else put
 
 
 def entries(report: Report) -> list[RewriteEntry]:

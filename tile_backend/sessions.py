@@ -9,9 +9,16 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import itertools
+import re
+import warnings
 import weakref
+from collections.abc import Mapping
+from pathlib import Path
 
 from tile_backend import expectations, graph_diff, remarks
+from tile_backend.debug_folder import debug_folder
+from tile_backend.errors import DumpNotCompleted, ReportFolderError
 from tile_backend.inductor import trace_artifact
 from tile_backend.lowering.site import Site
 from tile_backend.options import Options
@@ -19,11 +26,20 @@ from tile_backend.report import GraphFacts, Report
 
 
 @dataclasses.dataclass
+class Graph:
+    """What is known of one graph. texts: see `Report.texts`; they grow as code is generated."""
+
+    sites: tuple[Site, ...]
+    facts: GraphFacts
+    texts: dict[str, str]
+
+
+@dataclasses.dataclass
 class Attempt:
     """The graphs of one attempt at a compile: mostly one."""
 
     number: int
-    graphs: list[tuple[tuple[Site, ...], GraphFacts]] = dataclasses.field(default_factory=list)
+    graphs: list[Graph] = dataclasses.field(default_factory=list)
 
 
 class Session:
@@ -35,14 +51,20 @@ class Session:
         self.pending = False
         self.seconds = 0.0
         self.graphs: dict[object, Attempt] = {}
+        self.number = next(_numbers)
 
     @property
     def report(self) -> Report:
         report = Report(self.title).timed(self.seconds)
         for attempt in self.graphs.values():
-            for sites, facts in attempt.graphs:
-                report = report.extended(sites, facts)
+            for graph in attempt.graphs:
+                report = report.extended(graph.sites, graph.facts, graph.texts)
         return report
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where the dump goes: the user's folder, and torch's own for debugging."""
+        return dump_folders(self.options, f"{self.number}_{self.title}")
 
     def add(
         self,
@@ -50,9 +72,11 @@ class Session:
         sites: tuple[Site, ...],
         facts: GraphFacts,
         seconds: float,
-    ) -> None:
+        texts: Mapping[str, str] | None = None,
+    ) -> Graph:
         """One more graph: log it, save the dump, judge expectations where the totals are known.
 
+        texts: see `Report.texts`.
         compiled: see `inductor.compile_attempt`. Dynamo may start a compile again (a symbolic float
         that we specialised): the next attempt replaces what the one before left. Graphs of one
         attempt add up. Raises ExpectationNotMet, FallbackRefused or ReportFolderError as the
@@ -65,17 +89,34 @@ class Session:
         known = self.graphs.get(compile_id)
         if known is None or known.number != number:
             known = self.graphs[compile_id] = Attempt(number)
-        known.graphs.append((sites, facts))
+        graph = Graph(sites, facts, dict(texts or {}))
+        known.graphs.append(graph)
         alone = Report(self.title).extended(sites, facts)
         remarks.emit(alone, self.options, fused_elsewhere=bool(self.report.fused))
         trace_artifact("tilegym_report", "json", lambda: alone.to_json())
         trace_artifact("tilegym_diff", "string", lambda: graph_diff.text(alone))
         self.options.warn_unmatched_globs(site.module for site in self.report.sites)
-        if self.options.report_dir:
-            self.report.save(self.options.report_dir)
+        self.save()
         self.pending = bool(facts.break_reason) or self.pending
         if not self.pending:
             expectations.enforce(self.report, self.options)
+        return graph
+
+    def save(self) -> None:
+        """Write the dump where one is wanted. Raises ReportFolderError."""
+        for folder in self.folders:
+            self.report.save(folder)
+
+    def generated(self, graph: Graph, kind: str, code: str) -> None:
+        """Inductor has made, or loaded, the code of a graph: complete the dump.
+
+        The backward is compiled when it first runs, where an error would be in the user's way.
+        """
+        graph.texts[kind] = code
+        try:
+            self.save()
+        except ReportFolderError as error:
+            warnings.warn(DumpNotCompleted(cause=str(error)), stacklevel=2)
 
     def judge(self) -> None:
         if self.pending:
@@ -83,6 +124,16 @@ class Session:
             expectations.enforce(self.report, self.options)
 
 
+def dump_folders(options: Options, name: str) -> tuple[Path, ...]:
+    """name: of the callable's own folder, where dumps of several lie beside each other."""
+    found = [Path(options.report_dir)] if options.report_dir else []
+    debug = debug_folder()
+    if debug is not None:
+        found.append(debug / re.sub(r"[^\w.-]", "_", name))
+    return tuple(found)
+
+
+_numbers = itertools.count(1)
 _newest: Session | None = None
 
 

@@ -105,9 +105,10 @@ class Kernel(ct.kernel):  # type: ignore[misc]  # cuda-tile is not looked into
             raise self._failed[key]
         return compiler
 
-    def _compiled(self, compiler: tileiras.Compiler, signature: Any, arch: str) -> bytes:
+    def bytecode(self, signature: Any, arch: str, version: str) -> bytes:
+        """Tile IR, as the compiler takes it. version: of its format, "13.4". Raises BuildError."""
         bytecode = io.BytesIO()
-        form = {"output_format": "tileir_bytecode", "bytecode_version": compiler.bytecode}
+        form = {"output_format": "tileir_bytecode", "bytecode_version": version}
         try:
             export_kernel(self, [signature], bytecode, gpu_code=arch, **form)
         except ct.TileError as error:
@@ -115,8 +116,12 @@ class Kernel(ct.kernel):  # type: ignore[misc]  # cuda-tile is not looked into
             raise BuildError(
                 f"cuda-tile cannot compile {self.name} for {arch}: {error.message}{place}"
             ) from error
+        return bytecode.getvalue()
+
+    def _compiled(self, compiler: tileiras.Compiler, signature: Any, arch: str) -> bytes:
+        bytecode = self.bytecode(signature, arch, compiler.bytecode)
         level = self._compiler_options.opt_level_for_target(arch)
-        return tileiras.assemble(compiler, self.name, bytecode.getvalue(), arch, level)
+        return tileiras.assemble(compiler, self.name, bytecode, arch, level)
 
     def _compile(
         self, signature: Any, context: Any, compute_capability: tuple[int, int]

@@ -21,15 +21,18 @@ from unittest import mock
 from tests import kernel_compile, kernel_remarks
 from tests.kernel_compile import Case
 from tests.kernel_report import cubin, remarks
-from tests.kernel_report.multiprocessor import resident_warps
-from tile_backend.lowering import cubin_store
+from tile_backend.lowering import cubin_store, cubin_usage, multiprocessor
 from tile_backend.lowering.cubin_file import Key, unpack
 from tile_backend.lowering.kernels import kernel_source, tileiras
 from tile_backend.lowering.kernels.build_error import MissingError
 from tile_backend.lowering.kernels.signature import signature_for
+from tile_backend.lowering.multiprocessor import resident_warps
 
 FACTS = ".facts.json"
-READERS = ("facts", "cubin", "remarks", "multiprocessor")
+READERS = tuple(
+    Path(str(file))
+    for file in (__file__, *(m.__file__ for m in (cubin, cubin_usage, remarks, multiprocessor)))
+)
 PRODUCT = "ct.mma("
 """In the source of a kernel that multiplies matrices."""
 
@@ -92,7 +95,7 @@ def read(key: Key, path: Path, matrix: bool) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as image:
         image.write(unpack(key, path.read_bytes()).image)
         image.flush()
-        usage = cubin.usage(Path(image.name))
+        usage = cubin_usage.usage(Path(image.name))
         listed = matrix or usage.local > 0
         opcodes = cubin.opcodes(Path(image.name)) if listed else {}
     warps = resident_warps(key.arch, usage.threads, usage.registers, usage.shared)
@@ -114,6 +117,6 @@ def is_matrix(kernel: Any) -> bool:
 @functools.cache
 def reader() -> str:
     """The versions of the tools and of the files that read: others read again."""
-    text = "".join(Path(__file__).with_name(f"{name}.py").read_text() for name in READERS)
+    text = "".join(path.read_text() for path in READERS)
     tools = " ".join(cubin.version(name) for name in ("cuobjdump", "nvdisasm"))
     return f"{tools} {hashlib.sha256(text.encode()).hexdigest()[:16]}"

@@ -9,7 +9,7 @@ from tests.kernel_report import gates
 from tests.kernel_report.exceptions import EXCEPTIONS, FEWEST_WARPS
 from tests.kernel_report.facts import Facts
 from tests.kernel_report.gates import Finding
-from tests.kernel_report.multiprocessor import LIMITS
+from tile_backend.lowering.multiprocessor import LIMITS
 
 ABOUT = """\
 Written by `make kernel-report`; do not edit. A test compares it with the compiled code.
