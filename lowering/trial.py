@@ -13,7 +13,13 @@ from typing import Any, TypeVar
 import torch
 from torch import fx
 
-from tile_backend.lowering import input_names, memory_bound, random_inputs, real_tensors
+from tile_backend.lowering import (
+    input_names,
+    memory_bound,
+    progress,
+    random_inputs,
+    real_tensors,
+)
 from tile_backend.lowering.alone import Alone, alone
 from tile_backend.lowering.autocast_state import entered
 from tile_backend.lowering.nesting import Nesting
@@ -22,8 +28,6 @@ from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.real_tensors import CannotRun
 
 Answer = TypeVar("Answer")
-Track = Callable[[list[Any], str], Iterable[Any]]
-"""(things to do, a word for them) -> the same, perhaps with a progress bar."""
 Outcome = list[torch.Tensor | None]
 """Results, then the gradient of each input that requires one."""
 
@@ -79,7 +83,6 @@ def of_each(
     given: Mapping[fx.Node, torch.Tensor],
     judge: Callable[[Trial], Answer],
     known: dict[Hashable, Answer],
-    track: Track,
     what: str,
 ) -> list[Answer | Exception]:
     """For each candidate what `judge` says of its trial, or why there is none.
@@ -90,7 +93,7 @@ def of_each(
     sites = [cut(candidate, nesting, overload) for candidate in candidates]
     wanted = {s.key: s for s in sites if isinstance(s, Alone) and s.key not in known}
     failed: dict[Hashable, Exception] = {}
-    for site in track(list(wanted.values()), what):
+    for site in progress.track(list(wanted.values()), what):
         try:
             known[site.key] = judged(site, given, judge)
         except Exception as error:  # noqa: BLE001 - an answer: see the module

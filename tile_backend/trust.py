@@ -17,7 +17,6 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensor
 
-from tile_backend import progress
 from tile_backend.bisection import is_put_in
 from tile_backend.errors import CertificateFailed
 from tile_backend.folding import fold_to_text
@@ -92,9 +91,7 @@ def answers(
 ) -> list[Answer | Exception]:
     """What `judge` says of each of these sites."""
     candidates = [candidate for _, some in found.accepted for candidate in some]
-    return trial.of_each(
-        candidates, found.nesting, found.overload, given, judge, known, progress.track, what
-    )
+    return trial.of_each(candidates, found.nesting, found.overload, given, judge, known, what)
 
 
 def changed(found: Analysis, sites: Sequence[Site]) -> Analysis:
