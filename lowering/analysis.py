@@ -27,6 +27,7 @@ from tile_backend.lowering import (
     steps,
 )
 from tile_backend.lowering.canonical import CanonicalGraph
+from tile_backend.lowering.check_request import Check
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.merge import merge
 from tile_backend.lowering.near_miss import NearMiss, Searched
@@ -45,7 +46,7 @@ class Analysis:
     those of which one is part of no site.
 
     accepted: per graph, the candidates whose op goes in. overload: of these ops, see custom_op.
-    nesting: how the graphs call each other.
+    nesting: how the graphs call each other. check: what is asked of the ops' results at run time.
     origins: what each of the sites is made from; None for an op that is left alone.
     """
 
@@ -56,6 +57,7 @@ class Analysis:
     nesting: Nesting
     overload: str = "default"
     origins: tuple[Origin, ...] = ()
+    check: Check | None = None
 
     @property
     def ops(self) -> int:
@@ -79,7 +81,7 @@ class Analysis:
         hands_in = handed_in.HandsIn(self.nesting)
         ready = [(m, hands_in.candidates(m.graph, given)) for m, given in self.accepted]
         for module, candidates in ready:
-            rewrite.apply(module.graph, candidates, self.overload)
+            rewrite.apply(module.graph, candidates, self.overload, self.check)
             respelled = safe_spelling.respell(module.graph)
             if candidates or respelled or module.graph in hands_in.changed:
                 module.recompile()

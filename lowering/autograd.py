@@ -10,6 +10,7 @@ derivatives and forward-mode AD raise.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -28,6 +29,52 @@ Backward = Callable[..., Gradients]
 """(arguments, results of forward, gradients of the op's results, names that need one) -> by name"""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Way:
+    """How an op is differentiated.
+
+    runs: what runs forward; the results that it has beside those of the op come last, and have no
+    gradient. kept: which of its results are saved.
+    """
+
+    runs: Callable[[], torch._ops.OpOverload]
+    backward: Backward
+    kept: tuple[int, ...] = ()
+
+
+class Ways:
+    """Those of one overload of an op: derived from the reference, and the declared one, if any."""
+
+    def __init__(self, op: Op, overload: torch._ops.OpOverload, signature: Signature) -> None:
+        self.op, self.signature = op, signature
+        self.interpreted = overload._overloadname != "default"
+        self.derived = Way(lambda: overload, functools.partial(_derived, op))
+        self.declared = _declared(op, op.gradient, overload) if op.gradient else self.derived
+
+    def needed(self, values: Sequence[Any]) -> list[str]:
+        """The names of the arguments that need a gradient."""
+        return [
+            name
+            for name, value in zip(self.signature.names, values, strict=True)
+            if isinstance(value, torch.Tensor) and value.requires_grad
+        ]
+
+    def chosen(self, values: Sequence[Any], needed: Sequence[str]) -> tuple[Way, tuple[Any, ...]]:
+        """The way for these arguments, and what the op is then called with."""
+        values = tuple(map(savable, values))
+        gradient = self.op.gradient
+        if gradient is None:
+            return self.derived, values
+        arguments = dict(zip(self.signature.names, values, strict=True))
+        device = reference.tensors_of(arguments)[0].device
+        runs = self.interpreted or gradient.always or launches_on(device)
+        if not (runs and gradient.applies(arguments, needed)):
+            return self.derived, values
+        if gradient.named:
+            values = tuple({**arguments, gradient.named: ",".join(needed)}.values())
+        return self.declared, values
+
+
 def register(
     library: torch.library.Library,
     op: Op,
@@ -38,9 +85,8 @@ def register(
 
     Our own, because torch.library.register_autograd drops forward-mode tangents silently.
     """
-    derived = _function(op, lambda: overload, signature, functools.partial(_derived, op), kept=())
-    declared = op.gradient and _declared(op, op.gradient, overload, signature)
-    interpreted = overload._overloadname != "default"
+    ways = Ways(op, overload, signature)
+    functions = {way: _function(op, way, signature) for way in (ways.derived, ways.declared)}
 
     def kernel(*args: Any) -> Any:
         if forward_ad._current_level >= 0:
@@ -48,24 +94,13 @@ def register(
         if torch._C._are_functorch_transforms_active():  # torch.func.grad, vmap and the like
             return reference.untupled(reference.run(op, signature.bind(args)))
         values = signature.values(args)
-        needed = [
-            name
-            for name, value in zip(signature.names, values, strict=True)
-            if isinstance(value, torch.Tensor) and value.requires_grad
-        ]
+        needed = ways.needed(values)
         if not needed or not torch.is_grad_enabled():
             with torch._C._AutoDispatchBelowAutograd():
                 return overload(*args)
-        values = tuple(map(savable, values))
-        if op.gradient and declared:
-            arguments = dict(zip(signature.names, values, strict=True))
-            runs = interpreted or op.gradient.always or launches_on(args[0].device)
-            if runs and op.gradient.applies(arguments, needed):
-                if op.gradient.named:
-                    values = tuple({**arguments, op.gradient.named: ",".join(needed)}.values())
-                results = reference.as_tuple(declared.apply(*values))
-                return reference.untupled(results[: signature.results])
-        return derived.apply(*values)
+        way, values = ways.chosen(values, needed)
+        results = reference.as_tuple(functions[way].apply(*values))
+        return reference.untupled(results[: signature.results])
 
     library.impl(overload, kernel, "Autograd")
 
@@ -117,10 +152,8 @@ def _derived(
     return gradients(op, arguments, needed, cotangents)
 
 
-def _declared(
-    op: Op, gradient: Gradient, overload: torch._ops.OpOverload, signature: Signature
-) -> type[torch.autograd.Function]:
-    """The Function of an op with a gradient. The ops that it names are defined after this one."""
+def _declared(op: Op, gradient: Gradient, overload: torch._ops.OpOverload) -> Way:
+    """The way by a declared gradient. The ops that it names are defined after this one."""
     packets = getattr(torch.ops, overload.namespace)
     kind = overload._overloadname  # the interpreted op is differentiated by interpreted ops
 
@@ -142,32 +175,33 @@ def _declared(
         with torch.no_grad(), reference.without_autocast(given[0].device.type):
             return gradient.backward(run, arguments, results, cotangents, needed)
 
-    return _function(op, lambda: other(op.in_training), signature, backward, gradient.kept)
+    return Way(lambda: other(op.in_training), backward, gradient.kept)
 
 
-def _function(
-    op: Op,
-    runs: Callable[[], torch._ops.OpOverload],
-    signature: Signature,
-    differentiated: Backward,
-    kept: tuple[int, ...],
-) -> type[torch.autograd.Function]:
-    """One Function class per op, so that `grad_fn` names the op in anomaly traces.
+def without_another(
+    op: Op, found: Gradients, sources: Sequence[torch.Tensor | None]
+) -> dict[str, torch.Tensor | None]:
+    """The gradients, whose own derivative by what they were made of raises."""
+    given = [t for t in sources if t is not None]
+    return {
+        name: gradient if gradient is None else unavailable.once(op.name, gradient, given)
+        for name, gradient in found.items()
+    }
 
-    runs: the op that is run forward; the results that it has beside those of `op` come last, and
-    have no gradient. kept: which of its results are saved.
-    """
+
+def _function(op: Op, way: Way, signature: Signature) -> type[torch.autograd.Function]:
+    """One Function class per op, so that `grad_fn` names the op in anomaly traces."""
     tensors = sum(signature.is_tensor)
 
     def forward(*args: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            return runs()(*args)
+            return way.runs()(*args)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         results = reference.as_tuple(output)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*results[signature.results :])
-        ctx.save_for_backward(*inputs[:tensors], *(results[i] for i in kept))
+        ctx.save_for_backward(*inputs[:tensors], *(results[i] for i in way.kept))
         ctx.scalars = inputs[tensors:]
 
     def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
@@ -178,13 +212,9 @@ def _function(
             name for name, needs in zip(signature.names, ctx.needs_input_grad, strict=True) if needs
         ]
         cotangents = cotangents[: signature.results]
-        found = differentiated(arguments, saved[tensors:], cotangents, needed)
+        found = way.backward(arguments, saved[tensors:], cotangents, needed)
         if torch.is_grad_enabled():  # create_graph=True
-            sources = [t for t in (*cotangents, *saved[:tensors]) if t is not None]
-            found = {
-                name: gradient if gradient is None else unavailable.once(op.name, gradient, sources)
-                for name, gradient in found.items()
-            }
+            found = without_another(op, found, (*cotangents, *saved[:tensors]))
         return tuple(found.get(name) for name in signature.names)
 
     def jvp(ctx: Any, *tangents: Any) -> Any:

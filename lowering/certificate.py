@@ -12,10 +12,15 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class Certificate:
-    """verdict: see the module. text: one sentence with the figures, or the reason."""
+    """verdict: see the module. text: one sentence with the figures, or the reason.
+
+    used: the part of its budget that the worst output or gradient used; None where that is no
+    number.
+    """
 
     verdict: Literal["certified", "failed", "not certified"]
     text: str
+    used: float | None = None
 
     def __str__(self) -> str:
         return f"{self.verdict}: {self.text}"

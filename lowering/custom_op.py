@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from tile_backend.lowering import autograd, reference, shape_check
+from tile_backend.lowering import autograd, checked, reference, run_time_check, shape_check
 from tile_backend.lowering.fusion import Fusion, Op
 from tile_backend.lowering.signature import Signature
 
@@ -38,6 +38,7 @@ class Record:
 
 
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")  # unregisters its ops when it is collected
+run_time_check.define(_library)
 _records: dict[str, Record] = {}
 _lock = threading.Lock()
 
@@ -85,6 +86,7 @@ def _define(op: Op) -> Record:
         _library.impl(name, implementation, "CompositeExplicitAutograd")
         torch.library.register_fake(f"{NAMESPACE}::{name}", _fake(defined), lib=_library)
         autograd.register(_library, op, overload, signature)
+    checked.register(_library, op, signature)
     return defined
 
 

@@ -7,6 +7,7 @@ identities did to the terms, everything on that way is what the rewrite removes.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 from torch import fx
@@ -45,12 +46,14 @@ class Extent:
     interior: elided nodes without the main root.
     operands: nodes that the new op reads.
     escapes:  interior nodes of weight that are used outside.
+    equal:    nodes with the value of one that the op reads, such as a cast that changes nothing.
     """
 
     roots: tuple[fx.Node, ...]
     interior: tuple[fx.Node, ...]
     operands: tuple[fx.Node, ...]
     escapes: tuple[fx.Node, ...]
+    equal: Mapping[fx.Node, fx.Node] = dataclasses.field(default_factory=dict)
 
     @property
     def elided(self) -> tuple[fx.Node, ...]:
@@ -71,6 +74,12 @@ def extent(match: Match, canonical: CanonicalGraph) -> Extent | None:
     bases = operand_bases(match)
     stops = {node for term in bases for node in canonical.nodes[term]}
     operands = {term.node for term in bases if term.node is not None}
+    equal = {
+        node: term.node
+        for term in bases
+        for node in canonical.nodes[term]
+        if term.node is not None and node is not term.node
+    }
     interior: dict[fx.Node, None] = {}
     todo = [roots[0]]
     while todo:
@@ -91,6 +100,7 @@ def extent(match: Match, canonical: CanonicalGraph) -> Extent | None:
         tuple(sorted(interior, key=order.__getitem__)),
         tuple(sorted(operands, key=order.__getitem__)),
         tuple(sorted(escapes, key=order.__getitem__)),
+        equal,
     )
 
 

@@ -24,7 +24,7 @@ Outputs = Sequence[torch.Tensor | None]
 
 def launcher(name: str) -> Callable[..., Any]:
     """The function that compiled code calls for op `name`, see launch_abi1."""
-    record = _declared(name)
+    record = record_of(name)
     if record.op.composed:
         return _composed(record)
     names = record.signature.names
@@ -88,8 +88,11 @@ def _composed(record: custom_op.Record) -> Callable[..., Any]:
     return compose_one if record.signature.results == 1 else compose_several
 
 
-def _declared(name: str) -> custom_op.Record:
-    """A process that loads compiled code from a cache may not have declared any fusion yet."""
+def record_of(name: str) -> custom_op.Record:
+    """The op of that name.
+
+    A process that loads compiled code from a cache may not have declared any fusion yet.
+    """
     try:
         return custom_op.record(name)
     except KeyError:

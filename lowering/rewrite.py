@@ -8,19 +8,21 @@ useless are erased (a general dead-code pass would delete in-place ops whose res
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import fx
 from torch.fx.traceback import NodeSource, NodeSourceAction
 
-from tile_backend.lowering import steps
+from tile_backend.lowering import checked, steps
+from tile_backend.lowering.check_request import Check
 from tile_backend.lowering.fusion import Op
-from tile_backend.lowering.legality import Call, fake_mode_of, same_layout
+from tile_backend.lowering.legality import fake_mode_of, same_layout
 from tile_backend.lowering.mask.source import Source
 from tile_backend.lowering.match import Match
-from tile_backend.lowering.node import hint, value
+from tile_backend.lowering.node import hint, line, value
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.realise import operands, results
 from tile_backend.lowering.signature import declared
@@ -41,17 +43,22 @@ class TracksNodes(fx.proxy.GraphAppendingTracer):
         return node
 
 
-def apply(graph: fx.Graph, candidates: tuple[Candidate, ...], overload: str = "default") -> None:
+def apply(
+    graph: fx.Graph,
+    candidates: tuple[Candidate, ...],
+    overload: str = "default",
+    check: Check | None = None,
+) -> None:
     """Splice every candidate's op into the graph, in program order; erase what became useless.
 
-    overload: of the ops, see custom_op.
+    overload: of the ops, see custom_op. check: what is asked of their results at run time.
     """
     if not candidates:
         return
     order = {node: position for position, node in enumerate(graph.nodes)}
     replaced: dict[fx.Node, fx.Node] = {}
     for candidate in sorted(candidates, key=lambda c: order[c.place]):
-        splice(graph, candidate, replaced, overload)
+        splice(graph, candidate, replaced, overload, check)
     drop_outputs(graph, {node for candidate in candidates for node in candidate.dropped})
     for candidate in candidates:
         erase(graph, candidate)
@@ -66,33 +73,27 @@ def drop_outputs(graph: fx.Graph, dropped: set[fx.Node]) -> None:
 
 
 def splice(
-    graph: fx.Graph, candidate: Candidate, replaced: dict[fx.Node, fx.Node], overload: str
+    graph: fx.Graph,
+    candidate: Candidate,
+    replaced: dict[fx.Node, fx.Node],
+    overload: str,
+    check: Check | None,
 ) -> None:
     """Insert one op. `replaced` maps the results that earlier ops took over, and is extended."""
-    call = candidate.call
-    assert call is not None
     tracer = TracksNodes(graph)
 
     def leaf(node: fx.Node) -> fx.Proxy:
         return fx.Proxy(replaced.get(node, node), tracer)
 
+    def taken(source: Source) -> Any:
+        """A copy of a tensor that is written to later, made where the mask reads it."""
+        if source.before is None:
+            return source.made(leaf)
+        with graph.inserting_before(source.before):
+            return source.made(lambda node: leaf(node).clone())
+
     with graph.inserting_before(candidate.place):
-        bound, arguments = dict(bound_operands(candidate, leaf)), call.arguments
-        if not candidate.plain:
-            bound |= read_by_mask(call, tracer, leaf)
-        elif call.respelled is not None and call.respelled.masked:
-            arguments = call.masked
-        args = [
-            None if arguments[name] is None else bound.get(name, arguments[name])
-            for name in declared(call.op).names
-        ]
-        result = inserted(candidate, args, tracer, overload)
-        made = [result] if len(call.outputs) == 1 else [result[i] for i in range(len(call.outputs))]
-        found = made if candidate.merged else results(candidate.match, made)
-        laid_out = [
-            result_like(proxy, value(root), fake)
-            for proxy, root, fake in zip(found, candidate.extent.roots, call.results, strict=True)
-        ]
+        laid_out = replacement(candidate, tracer, leaf, taken, overload, check)
     annotate(tracer.made, candidate)
     ours = set(tracer.made)
     for root, proxy in zip(candidate.extent.roots, laid_out, strict=True):
@@ -102,7 +103,45 @@ def splice(
         replaced[root] = proxy.node
 
 
-def inserted(candidate: Candidate, args: list[Any], tracer: TracksNodes, overload: str) -> Any:
+def replacement(
+    candidate: Candidate,
+    tracer: TracksNodes,
+    leaf: Callable[[fx.Node], Any],
+    taken: Callable[[Source], Any],
+    overload: str,
+    check: Check | None = None,
+) -> list[Any]:
+    """The new code: a proxy for each root of the candidate.
+
+    leaf: the value of a node of the old graph. taken: that of a tensor which the mask reads.
+    """
+    call = candidate.call
+    assert call is not None
+    bound, arguments = dict(bound_operands(candidate, leaf)), call.arguments
+    if not candidate.plain:
+        bound |= {name: taken(source) for name, source in call.sources.items()}
+    elif call.respelled is not None and call.respelled.masked:
+        arguments = call.masked
+    args = [
+        None if arguments[name] is None else bound.get(name, arguments[name])
+        for name in declared(call.op).names
+    ]
+    result = inserted(candidate, args, tracer, overload, check)
+    made = [result] if len(call.outputs) == 1 else [result[i] for i in range(len(call.outputs))]
+    found = made if candidate.merged else results(candidate.match, made)
+    return [
+        result_like(proxy, value(root), fake)
+        for proxy, root, fake in zip(found, candidate.extent.roots, call.results, strict=True)
+    ]
+
+
+def inserted(
+    candidate: Candidate,
+    args: list[Any],
+    tracer: TracksNodes,
+    overload: str,
+    check: Check | None,
+) -> Any:
     """The call of the op or of its steps, or the plain PyTorch that stands for it."""
     call = candidate.call
     assert call is not None
@@ -114,7 +153,22 @@ def inserted(candidate: Candidate, args: list[Any], tracer: TracksNodes, overloa
         target = getattr(getattr(torch.ops.tilegym, op.name), overload)
         return tracer.create_proxy("call_function", target, tuple(values), {})
 
-    return steps.replayed(call, given, run) if call.steps else run(call.op, args)
+    if check is not None:
+        place = f"{candidate.module} {candidate.fusion} {line(candidate.root).source}".strip()
+        check = dataclasses.replace(check, site=place, runs=overload)
+    if not call.steps:
+        if check is None:
+            return run(call.op, args)
+        target, given_too = checked.overload(call.op), check.to_text()
+        return tracer.create_proxy("call_function", target, (*args, given_too), {})
+    result = steps.replayed(call, given, run)
+    if check is None:
+        return result
+    several = len(call.outputs) > 1
+    made = [result[i] for i in range(len(call.outputs))] if several else [result]
+    request = checked.asked(call.op, given, made, check)
+    found: Any = tracer.create_proxy("call_function", torch.ops.tilegym.check.default, request, {})
+    return found if several else found[0]
 
 
 def bound_operands(candidate: Candidate, leaf: Any) -> Mapping[str, Any]:
@@ -126,21 +180,6 @@ def bound_operands(candidate: Candidate, leaf: Any) -> Mapping[str, Any]:
         found[rule.first] = found.pop(rule.separate)
         found[rule.second] = operands(second, leaf)[rule.separate]
     return found
-
-
-def read_by_mask(call: Call, tracer: TracksNodes, leaf: Any) -> Mapping[str, Any]:
-    """The arguments that are tensors which the mask reads; a copy of one that is written to later.
-
-    The copy is made where the mask reads the tensor.
-    """
-
-    def taken(source: Source) -> Any:
-        if source.before is None:
-            return source.made(leaf)
-        with tracer.graph.inserting_before(source.before):
-            return source.made(lambda node: leaf(node).clone())
-
-    return {name: taken(source) for name, source in call.sources.items()}
 
 
 def result_like(proxy: Any, old: torch.Tensor, new: torch.Tensor) -> Any:

@@ -98,16 +98,7 @@ def test_what_is_wrong_is_named_with_what_is_right(options: dict[str, Any], word
 
 @pytest.mark.parametrize(
     ("key", "value", "words"),
-    (
-        ("verify", "first", "tilegym.verify='first' is not available in this version: use 'off'"),
-        ("verify", "always", "tilegym.verify='always' is not available in this version"),
-        (
-            "numerics",
-            "bitwise",
-            "tilegym.numerics='bitwise' is not available in this version: use 'budget'",
-        ),
-        ("tune", "on", "tilegym.tune='on' is not available in this version: use 'off'"),
-    ),
+    (("tune", "on", "tilegym.tune='on' is not available in this version: use 'off'"),),
 )
 def test_what_cannot_act_yet_is_refused(key: str, value: Any, words: str) -> None:
     with pytest.raises(errors.NotAvailable) as caught:
@@ -123,8 +114,8 @@ def test_every_option_has_an_environment_twin() -> None:
         TILEGYM_KERNELS="never",
         TILEGYM_STRICT="expect",
         TILEGYM_EXPECT='{"attention": 2}',
-        TILEGYM_VERIFY="off",
-        TILEGYM_NUMERICS="budget",
+        TILEGYM_VERIFY="always",
+        TILEGYM_NUMERICS="bitwise",
         TILEGYM_REPORT_DIR="dump",
         TILEGYM_REMARKS="declined",
         TILEGYM_TUNE="off",
@@ -137,6 +128,8 @@ def test_every_option_has_an_environment_twin() -> None:
         kernels="never",
         strict="expect",
         expect=(("attention", 2),),
+        verify="always",
+        numerics="bitwise",
         report_dir="dump",
         remarks="declined",
     )

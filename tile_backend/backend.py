@@ -26,8 +26,10 @@ from tile_backend import (
     registry,
     scope,
     sessions,
+    trust,
 )
 from tile_backend.errors import AlreadyCompiled, FallbackRefused, InternalFailure, PassFailed
+from tile_backend.inductor_alone import InductorAlone
 from tile_backend.lowering import analysis, inductor_ir, recompute, site_kernels, undo
 from tile_backend.lowering.analysis import Analysis
 from tile_backend.lowering.site_kernels import LaunchSite
@@ -52,7 +54,7 @@ def tilegym(
     if ours.disabled:
         return inductor.Inductor(mode, theirs, name).compile(module, inputs)
     passes: dict[str, Any] = {}
-    found, generated = rewritten(module, ours)
+    found, generated = rewritten(module, ours, inputs, InductorAlone(mode, theirs))
     if found is not None and found.ops:
         identity = pipeline.identity(ours)
         passes["pre_grad_custom_pass"] = inductor.Identity(identity)
@@ -69,11 +71,12 @@ compiler_bisector.register()
 
 
 def rewritten(
-    module: fx.GraphModule, options: Options
+    module: fx.GraphModule, options: Options, inputs: Sequence[Any], compiles: InductorAlone
 ) -> tuple[Analysis | None, generated_code.Receive | None]:
     """Analyse and rewrite in place, then report. None after a failure, with the graph as it was.
 
-    The second is told of the generated code, where a dump wants it.
+    inputs: what the graph is called with. compiles: see trust.settled. The second result is told of
+    the generated code, where a dump wants it.
     """
     started = time.perf_counter()
     log, where = undo.Log(module), inductor.place()
@@ -81,10 +84,11 @@ def rewritten(
         warnings.warn(AlreadyCompiled(what=where.title), stacklevel=2)
     try:
         log.save(analysis.bodies(module))
-        found = bisection.limited(pipeline.analyse(module, options, where.prefix, compiles=True))
-        facts = pipeline.facts(module, found, inductor.break_reason(module))
+        found = pipeline.analyse(module, options, where.prefix, compiles=True)
         if found.ops:
             inductor_ir.install(registry.known_fusions())
+        found = bisection.limited(trust.settled(found, options, module, inputs, compiles))
+        facts = pipeline.facts(module, found, inductor.break_reason(module))
         dumped = bool(sessions.dump_folders(options, where.title))
         before = graph_listing.Before.of(module, where.title, where.prefix) if dumped else None
         found.apply()

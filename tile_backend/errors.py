@@ -104,6 +104,15 @@ class FallbackRefused(TileBackendError):
     )
 
 
+class ResultRefused(TileBackendError):
+    """A result outside its budget under tilegym.verify="always" and a strict mode."""
+
+    template = (
+        "torch.ops.tilegym.{op} ({part}) is outside its error budget: {figures}. {saved}. "
+        "tilegym.strict='off' goes on with what the op's reference gives."
+    )
+
+
 class PassFailed(TileBackendError):
     """A failure of our own under a strict mode; `__cause__` is the original error."""
 
@@ -292,6 +301,26 @@ class UnmatchedGlob(TileBackendWarning):
     template = (
         "{key}: the glob {glob!r} matches no module of this graph. A glob is relative to the "
         "compiled module and a prefix covers its subtree. Modules seen: {seen}."
+    )
+
+
+class CertificateFailed(TileBackendWarning):
+    """A rewrite whose results are not good enough: tilegym.verify has kept it out."""
+
+    template = (
+        "{fusion} at {modules} ({source}) failed its certificate and keeps its original code: "
+        "{text}. The result of the compiled program is not affected. Please report it to "
+        f"{ISSUES}; tilegym.strict='no-fallback' turns this into an error."
+    )
+
+
+class ResultDiverged(TileBackendWarning):
+    """A result outside its budget under tilegym.verify="always": the first of a site."""
+
+    template = (
+        "torch.ops.tilegym.{op} ({part}) is outside its error budget: {figures}. What the op's "
+        "reference gives is used in its place, here and from now on. {saved}. Leave the site out "
+        f"with tilegym.exclude, and please report it to {ISSUES}."
     )
 
 

@@ -90,11 +90,13 @@ def nearest_candidate(report: Report, fusion: str, modules: tuple[str, ...]) -> 
 
 
 def fallbacks(report: Report) -> list[Site]:
-    """Sites that were to run a kernel and cannot, fused or declined."""
+    """Sites that were to run a kernel and cannot, fused or declined, or lack a certificate."""
     return [
         site
         for site in report.sites
-        if site.fallback or (site.reason and site.reason.kind in FALLBACKS)
+        if site.fallback
+        or (site.reason and site.reason.kind in FALLBACKS)
+        or (site.certificate and site.certificate.verdict == "not certified")
     ]
 
 

@@ -28,11 +28,6 @@ from tile_backend.option_sources import (
 )
 from tile_backend.scope import Scope
 
-NO_CERTIFICATES = "use 'off', and compare outputs with a run under TILEGYM_DISABLE=1"
-NO_BITWISE = (
-    "use 'budget' (an op errs at most twice as much as the original code), or "
-    "tilegym.kernels='never' for the code of Inductor"
-)
 NO_TUNING = "use 'off': kernels run with their shipped configurations"
 
 
@@ -69,7 +64,7 @@ class Options:
         option_values.word("off", "expect", "no-fallback"),
         '`"off"`, `"expect"`, `"no-fallback"`',
         "what raises: nothing; a site missing from `expect`, or a failure of our passes; also a "
-        "site whose kernel cannot run",
+        "site whose kernel cannot run, or that lacks the certificate that `verify` asks for",
         affects_code=False,
     )
     expect: str | tuple[tuple[str, int], ...] | None = option(
@@ -81,17 +76,17 @@ class Options:
     )
     verify: str = option(
         "off",
-        option_values.word(
-            "off", "first", "always", later={"first": NO_CERTIFICATES, "always": NO_CERTIFICATES}
-        ),
-        '`"off"`, `"first"`, `"always"` (the last two are not available in this version)',
-        "run each site against its reference: never, once per distinct site, at every call",
+        option_values.word("off", "first", "always"),
+        '`"off"`, `"first"`, `"always"`',
+        "run each site against its reference: never, once per distinct site at compile, at every "
+        "call as well",
     )
     numerics: str = option(
         "budget",
-        option_values.word("budget", "bitwise", later={"bitwise": NO_BITWISE}),
-        '`"budget"`, `"bitwise"` (not available in this version)',
-        "how close an op must be to the original code",
+        option_values.word("budget", "bitwise"),
+        '`"budget"`, `"bitwise"`',
+        "how close a rewrite must be to the original code: within its error budget; or, at each "
+        "site and tried at compile, the very bits of Inductor's code",
     )
     report_dir: str | None = option(
         None,

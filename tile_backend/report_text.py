@@ -33,6 +33,7 @@ def render(report: Report) -> str:
     rows = [row for status in SCREEN for row in status_rows(report.sites, status)]
     lines += aligned(rows)
     lines += decision_lines(report.fused)
+    lines += certificate_lines(report.fused)
     lines += [
         f"graph {i} ended: {g.break_reason}" for i, g in enumerate(report.graphs) if g.break_reason
     ]
@@ -95,7 +96,9 @@ def sentence(site: Site) -> str:
     """Why, and what to do; for a fused site, what runs."""
     said = what_runs(site.decision) if site.decision else site.progress
     why = site.reason or site.fallback
-    text = "; ".join(part for part in (said, why.text if why else "") if part)
+    lacks = site.certificate and site.certificate.verdict == "not certified"
+    parts = (said, why.text if why else "", str(site.certificate) if lacks else "")
+    text = "; ".join(part for part in parts if part)
     return f"{text}. fix: {why.fix}" if why and why.fix else text
 
 
@@ -110,6 +113,19 @@ def decisions(fused: Iterable[Site]) -> list[tuple[str, int, str]]:
         (what_runs(site.decision), site.decision.evidence) for site in fused if site.decision
     )
     return [(said, n, evidence) for (said, evidence), n in decided.most_common() if evidence]
+
+
+def certificate_lines(fused: Iterable[Site]) -> list[str]:
+    """What certificates say: "certified x9, worst 41% of its budget", and each that is missing."""
+    found = [site.certificate for site in fused if site.certificate]
+    good = [c for c in found if c.verdict == "certified"]
+    worst = max((c.used for c in good if c.used is not None), default=0.0)
+    lines = [f"certified x{len(good)}, worst {worst:.0%} of its budget"] if good else []
+    others = collections.Counter(c for c in found if c.verdict != "certified")
+    return lines + [
+        f"{'FAILED' if c.verdict == 'failed' else c.verdict} x{count}: {c.text}"
+        for c, count in others.most_common()
+    ]
 
 
 def what_runs(decision: Decision) -> str:

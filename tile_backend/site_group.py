@@ -43,7 +43,8 @@ def told(site: Site) -> Hashable:
     """What a one-line remark says about the site, without its module."""
     why = site.reason or site.fallback
     reason = (why.kind, why.text, why.fix) if why else None
-    return site.fusion, site.status, site.source, reason, site.decision, site.progress
+    shown = site.certificate and site.certificate.verdict
+    return site.fusion, site.status, site.source, reason, site.decision, site.progress, shown
 
 
 def rewrite(site: Site) -> Hashable:

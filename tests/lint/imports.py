@@ -23,12 +23,14 @@ CUDA_TILE = ("lowering/kernels/", "lowering/interpreter/", "tests/")
 PRIVATE_TORCH = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch._guards")
 PRIVATE_TORCH_ALLOWED = {
     "tile_backend/inductor.py": "the hand-over to Inductor: config patches, caches, tracing",
+    "tile_backend/inductor_alone.py": "a switch of AOTAutograd, for compiles inside a compile",
     "tile_backend/generated_code.py": "the code that Inductor generates, cached or not",
     "tile_backend/debug_folder.py": "the folder of TORCH_COMPILE_DEBUG",
     "tile_backend/inductor_stages.py": "what Inductor makes of a graph, for people to look at",
     "tile_backend/compiler_bisector.py": "torch's own bisector, which has no public interface",
     "lowering/inductor_ir.py": "the lowering of our ops: Inductor's IR classes",
     "lowering/mask/batching.py": "the calls by which torch.vmap shows in a graph",
+    "lowering/real_tensors.py": "leaving the tracing that a backend is called in",
     "lowering/legality.py": "the fake mode under which Dynamo made a graph's example values",
 }
 """The files that touch private modules of torch, and for what."""
