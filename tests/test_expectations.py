@@ -107,7 +107,7 @@ def test_no_fallback_raises_with_the_remark(kind: ReasonKind) -> None:
     with pytest.raises(errors.FallbackRefused) as caught:
         enforce(report, options(strict="no-fallback"))
     assert str(caught.value) == (
-        "tilegym.strict='no-fallback': 2 site(s) would not run their kernel.\n"
+        "tilegym.strict='no-fallback': 2 site(s) would not run as wanted.\n"
         "  declined silu_mul x2 a.{0..1} modeling.py:61: no kernel for sm_75. fix: use "
         "a newer GPU\n"
         "Follow the fix above, or use tilegym.strict='expect' to allow it."

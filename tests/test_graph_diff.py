@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import runpy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import tile_backend
 from tests.report_samples import CPU, FACTS, REPORT, declined, near_miss, norm
 from tile_backend import errors
 from tile_backend.lowering.site import Decision, OpCall, Site, TensorSpec
@@ -127,6 +129,18 @@ def test_repro_runs_and_checks_the_op(dump: Path) -> None:
     said = run_repro(dump / NORMS / "repro.py")
     assert said.startswith("torch.ops.tilegym.rms_norm: output 0 ok: max error ")
     assert " us, reference " in said.splitlines()[1]
+
+
+def test_a_repro_takes_a_dtype_by_its_name(tmp_path: Path) -> None:
+    """Where a user calls softmax in float32 on bfloat16, the op has an argument that is a dtype."""
+
+    def program(x: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(x, -1, dtype=torch.float32)
+
+    x = torch.randn(4, 16, dtype=torch.bfloat16)
+    tile_backend.explain(program, x).save(tmp_path)
+    (script,) = tmp_path.glob("*softmax*/repro.py")
+    assert "output 0 ok" in runpy.run_path(str(script))["CASE"].check()
 
 
 def test_repro_reports_an_op_outside_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:

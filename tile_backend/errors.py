@@ -96,10 +96,10 @@ class ExpectationNotMet(TileBackendError):
 
 
 class FallbackRefused(TileBackendError):
-    """A site cannot run its kernel under `tilegym.strict="no-fallback"`."""
+    """A site lacks its kernel, or a certificate that was asked for, under "no-fallback"."""
 
     template = (
-        "tilegym.strict='no-fallback': {count} site(s) would not run their kernel.\n{remarks}\n"
+        "tilegym.strict='no-fallback': {count} site(s) would not run as wanted.\n{remarks}\n"
         "Follow the fix above, or use tilegym.strict='expect' to allow it."
     )
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tile_backend.lowering.fusion import Op
 
+DTYPE = "dtype"
+"""The name of every op's argument that is one; in its schema it looks like a number."""
 TIMED_SECONDS = 0.2
 """How long each of the two is timed."""
 
@@ -41,9 +43,14 @@ def tensor(shape: Sequence[int], stride: Sequence[int], dtype: str, device: str)
     return values.as_strided(tuple(shape), tuple(stride))
 
 
+def argument(name: str, value: object) -> object:
+    """What an op takes for what a report says: a `dtype` has its name there, "float32"."""
+    return getattr(torch, value) if name == DTYPE and isinstance(value, str) else value
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One op of one fusion and the arguments of one site, in schema order.
+    """One op of one fusion and the arguments of one site, in schema order, as a report has them.
 
     interpreted: its kernel runs in the CPU interpreter, as it did at the site.
     """
@@ -51,6 +58,11 @@ class Case:
     op: str
     arguments: Mapping[str, object]
     interpreted: bool = False
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The arguments as the op takes them."""
+        return {name: argument(name, value) for name, value in self.arguments.items()}
 
     def declaration(self) -> Op:
         """The op's declaration; a user's own must have been registered before."""
@@ -66,8 +78,8 @@ class Case:
 
         op = self.declaration()
         with torch.no_grad():
-            exact = float64(op.reference)(**self.arguments)
-            ours, theirs = (f(**self.arguments) for f in (self.op_call(), op.reference))
+            exact = float64(op.reference)(**self.given)
+            ours, theirs = (f(**self.given) for f in (self.op_call(), op.reference))
             verdict = within_budget(ours, exact, theirs)
         if not verdict:
             raise AssertionError(f"torch.ops.tilegym.{self.op} is outside its budget: {verdict}")
@@ -84,7 +96,7 @@ class Case:
         called = {"op": self.op_call(), "reference": op.reference}
         medians = []
         for name, function in called.items():
-            timer = Timer("f(**a)", globals={"f": function, "a": self.arguments})
+            timer = Timer("f(**a)", globals={"f": function, "a": self.given})
             with torch.no_grad():
                 median = timer.blocked_autorange(min_run_time=TIMED_SECONDS).median
             medians.append(f"{name} {median * 1e6:.1f} us")

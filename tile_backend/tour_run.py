@@ -14,8 +14,6 @@ from tile_backend.tour_stage import Artefact, Stage, sentences
 TITLE = "Running it"
 LARGEST = 1 << 20
 """Elements of the arguments: more would take the interpreter minutes."""
-DTYPE = "dtype"
-"""The argument of our ops that is one; a report has its name, "bfloat16"."""
 NOT_MEASURED = "not measured: no GPU"
 
 
@@ -45,16 +43,15 @@ def run(call: OpCall, missing: str = "") -> Stage:
 def case(call: OpCall) -> Case:
     """The call on random tensors, on a GPU where there is one."""
 
-    def given(name: str, value: object) -> object:
-        if isinstance(value, TensorSpec):
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            return tensor(value.example_shape, value.example_stride, value.dtype, device)
-        is_dtype = name == DTYPE and isinstance(value, str)
-        return getattr(torch, str(value)) if is_dtype else value
+    def given(value: object) -> object:
+        if not isinstance(value, TensorSpec):
+            return value
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return tensor(value.example_shape, value.example_stride, value.dtype, device)
 
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        arguments = {name: given(name, value) for name, value in call.arguments.items()}
+        arguments = {name: given(value) for name, value in call.arguments.items()}
     return Case(call.op, arguments, interpreted=not torch.cuda.is_available())
 
 
