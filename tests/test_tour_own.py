@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import tile_backend
 from tile_backend import tour_examples
 from tile_backend.errors import AlreadyCompiled, NoSuchSite, UnknownWalkthrough, WalkthroughNotSaved
+from tile_backend.lowering import launch_place
 from tile_backend.lowering.fusion import Fusion, Op, Spelling, same_as
 from tile_backend.lowering.fusion import Tensor as Hole
 from tile_backend.patterns import all_fusions
@@ -206,13 +207,13 @@ def test_a_compiled_module_is_looked_through_with_a_warning() -> None:
 def test_nothing_of_it_stays() -> None:
     module, x = Block(), torch.randn(4, 16)
     before, last = torch.random.get_rng_state(), tile_backend.last_report()
-    launching = tile_backend.lowering.launch_place.launches_on(torch.device("cpu"))
+    launching = launch_place.launches_on(torch.device("cpu"))
     tags = torch.compiler.config.cache_key_tag
     with torch.no_grad():
         tile_backend.walkthrough(module, x)
     assert torch.equal(before, torch.random.get_rng_state())
     assert tile_backend.last_report() == last
-    assert tile_backend.lowering.launch_place.launches_on(torch.device("cpu")) == launching
+    assert launch_place.launches_on(torch.device("cpu")) == launching
     assert torch.compiler.config.cache_key_tag == tags
     entries = torch._dynamo.eval_frame._debug_get_cache_entry_list(Block.forward.__code__)
     assert list(entries) == []
