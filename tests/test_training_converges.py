@@ -55,7 +55,7 @@ def test_three_ways(setup: Setup) -> None:
 FAULTS = (
     ("silu_mul", faults.gradient_too_large),
     ("attention", faults.gradient_lost_for_one_feature),
-    ("rms_norm", faults.rounded_to_bfloat16),
+    ("rms_norm", faults.cut_to_bfloat16),
 )
 
 
