@@ -9,6 +9,8 @@ bytes       that these read and write, every tensor once: the least that they ca
 loops       kernels that Inductor generates beside them; `plain_loops`: those of Inductor alone.
 products    calls of other kernels, matrix products mostly; `plain_products` likewise.
 nodes       operations in AOTAutograd's graphs; `plain_nodes` likewise.
+calls       of Python functions: made by our passes, patterns traced; and by Inductor alone. Their
+            ratio is our share of a compile, the same to a few per cent wherever it runs.
 
 bench/results/static_counters.json is what tests/test_static_counters.py compares. Where a number
 has to change, run `python -m bench.static_counters` and say why in the commit.
@@ -17,15 +19,16 @@ has to change, run `python -m bench.static_counters` and say why in the commit.
 from __future__ import annotations
 
 import argparse
+import cProfile
 import functools
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import fx
 
-from bench import result_file
+from bench import compile_time, result_file
 from tile_backend import inductor, inductor_stages, pipeline, registry, tiny_model
 from tile_backend.inductor_stages import Compiled
 from tile_backend.lowering import inductor_ir, recompute
@@ -34,14 +37,18 @@ from tile_backend.lowering.site_kernels import LaunchSite
 from tile_backend.lowering.tensor_layout import Layout
 from tile_backend.options import Options
 
+OPTIONS, _ = Options.parse({"tilegym.kernels": "always"}, environ={})
 MODELS = ("llama", "qwen3", "gemma3_text", "phi3", "gpt_oss")
 MODES = ("inference", "training")
 BATCH, LENGTH = 2, 32
 COUNTED = ("launches", "bytes", "loops", "products", "nodes")
 """Of these fewer are better."""
+MOST_CALLS = compile_time.MOST
+"""The promise: our passes make at most this share of the calls that Inductor makes alone."""
 LOOP = re.compile(r"^ +(?:cpp|triton)_\w+(?:\.run)?\(", re.MULTILINE)
 PRODUCT = re.compile(r"\bextern_kernels\.\w+\(|\btorch\.ops\.\w+\.\w+\.\w+\(")
 NODE = re.compile(r" = torch\.ops\.", re.MULTILINE)
+Result = TypeVar("Result")
 
 
 def counters(model_type: str, mode: str) -> dict[str, Any]:
@@ -50,8 +57,9 @@ def counters(model_type: str, mode: str) -> dict[str, Any]:
     return {
         "case": model_type,
         "mode": mode,
-        **ours,
+        **{name: count for name, count in ours.items() if "calls" not in name},
         **{f"plain_{name}": theirs[name] for name in ("loops", "products", "nodes")},
+        "calls": {"passes": ours["passes_calls"], "inductor": theirs["inductor_calls"]},
     }
 
 
@@ -77,19 +85,33 @@ def captured(model_type: str, mode: str, rewritten: bool) -> dict[str, int]:
 
 def counted(rewritten: bool, module: fx.GraphModule) -> dict[str, int]:
     """Inside a capture: rewrite, compile up to the code, and count."""
-    sites = 0
+    sites, ours = 0, 0
     if rewritten:
-        options, _ = Options.parse({"tilegym.kernels": "always"}, environ={})
-        found = pipeline.analyse(module, options)
-        sites = sum(site.status == "fused" for site in found.sites)
-        inductor_ir.install(registry.known_fusions())
-        found.apply()
+        pipeline.analyse(module, OPTIONS)  # the first steps of a process are bench.compile_time's
+        sites, ours = with_calls(lambda: rewrite(module))
     passes = {"joint_custom_post_pass": recompute.RecomputeCheapOps("counters")}
     with inductor_ir.force_direct_launch(), inductor_ir.written_launches() as launches:
-        parts = inductor_stages.watched(module, inductor.captured_inputs(), passes)
+        inputs = inductor.captured_inputs()
+        parts, theirs = with_calls(lambda: inductor_stages.watched(module, inputs, passes))
     if failures := [part.failure for part in parts if part.failure]:
         raise RuntimeError(f"Inductor: {failures[0]}")
-    return {"sites": sites, **of_launches(launches), **of_code(parts)}
+    counts = {"sites": sites, **of_launches(launches), **of_code(parts)}
+    return {**counts, "passes_calls": ours, "inductor_calls": theirs}
+
+
+def rewrite(module: fx.GraphModule) -> int:
+    """Put in every op; how many sites there are."""
+    found = pipeline.analyse(module, OPTIONS)
+    inductor_ir.install(registry.known_fusions())
+    found.apply()
+    return sum(site.status == "fused" for site in found.sites)
+
+
+def with_calls(function: Callable[[], Result]) -> tuple[Result, int]:
+    """What the function returns, and how many Python functions it calls, all the way down."""
+    profile = cProfile.Profile(builtins=False)
+    result = profile.runcall(function)
+    return result, sum(entry.callcount for entry in profile.getstats())
 
 
 def of_launches(launches: Sequence[LaunchSite]) -> dict[str, int]:
@@ -111,9 +133,18 @@ def of_code(parts: Sequence[Compiled]) -> dict[str, int]:
 
 def report(rows: Sequence[dict[str, Any]]) -> str:
     """The table that is printed last."""
-    names = [name for name in rows[0] if name not in ("case", "mode")]
-    lines = [(f"{row['case']} {row['mode']}", *(row[name] for name in names)) for row in rows]
-    return result_file.table(("", *names), lines)
+    names = [name for name in rows[0] if name not in ("case", "mode", "calls")]
+    lines = [
+        (f"{row['case']} {row['mode']}", *(row[name] for name in names), f"{share(row):.1%}")
+        for row in rows
+    ]
+    return result_file.table(("", *names, "our calls"), lines)
+
+
+def share(row: Mapping[str, Any]) -> float:
+    """Of the passes in a compile, by calls."""
+    calls = row["calls"]
+    return float(calls["passes"] / calls["inductor"])
 
 
 def main() -> None:
