@@ -8,19 +8,17 @@ import hashlib
 import importlib.metadata
 import inspect
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import fx
 
-import tile_backend.lowering
-import tile_backend.patterns
 from tile_backend import registry
 from tile_backend.lowering import analysis, input_names
 from tile_backend.lowering.fusion import Fusion
-from tile_backend.lowering.registry import registry as registry_of
 from tile_backend.options import Options
+from tile_backend.pattern_cache import registry_of
 from tile_backend.report import GraphFacts
+from tile_backend.source_digest import sources
 
 
 def analyse(
@@ -80,14 +78,6 @@ def identity(options: Options) -> str:
     parts += [installed(name) for name in ("cuda-tile", "nvidia-cuda-tileiras")]
     parts += [source_of(fusion) for fusion in registry.user_fusions()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-@cache
-def sources() -> str:
-    """Hash of every file of the package, read once: what this process imported."""
-    folders = (tile_backend, tile_backend.patterns, tile_backend.lowering)
-    files = sorted({f for package in folders for f in Path(package.__path__[0]).rglob("*.py")})
-    return hashlib.sha256(b"\0".join(f.read_bytes() for f in files)).hexdigest()
 
 
 @cache

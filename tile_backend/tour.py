@@ -37,8 +37,8 @@ from tile_backend.errors import AlreadyCompiled, ReportFolderError, WalkthroughN
 from tile_backend.explanation import title_of
 from tile_backend.lowering import gate
 from tile_backend.lowering.plan import Candidate
-from tile_backend.lowering.registry import registry as registry_of
 from tile_backend.options import Options
+from tile_backend.pattern_cache import registry_of
 from tile_backend.tour_stage import Stage
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ PRIVATE_TORCH_ALLOWED = {
     "tile_backend/inductor.py": "the hand-over to Inductor: config patches, caches, tracing",
     "tile_backend/inductor_alone.py": "a switch of AOTAutograd, for compiles inside a compile",
     "tile_backend/generated_code.py": "the code that Inductor generates, cached or not",
+    "tile_backend/pattern_cache.py": "the folder of Inductor's caches",
     "tile_backend/debug_folder.py": "the folder of TORCH_COMPILE_DEBUG",
     "tile_backend/inductor_stages.py": "what Inductor makes of a graph, for people to look at",
     "tile_backend/compiler_bisector.py": "torch's own bisector, which has no public interface",
