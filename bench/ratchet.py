@@ -59,7 +59,7 @@ class CannotCompareError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """One figure of one row in both runs; spreads as `result_file.spread` makes them."""
+    """One figure of one row in both runs; spreads as `turns.spread` makes them."""
 
     row: str
     figure: str

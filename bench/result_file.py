@@ -10,7 +10,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -102,12 +101,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, first and last decile."""
-    deciles = statistics.quantiles(values, n=10, method="inclusive")
-    return {"median": statistics.median(values), "p10": deciles[0], "p90": deciles[-1]}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
