@@ -111,7 +111,7 @@ def row(case: Case, found: Found, ceiling: Mapping[str, float]) -> dict[str, Any
     made = {
         "case": case.title,
         "mask": case.mask,
-        "step": "forward and backward" if case.train else "forward",
+        "step": case.step,
         **facts,
         "gb_per_s" if case.decodes else "tflop_per_s": {
             name: significant(rate / (1e3 if case.decodes else 1e6)) for name, rate in rates.items()

@@ -31,18 +31,24 @@ def save(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> Path:
 
 def save_in(folder: Path, name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> Path:
     """The same in another folder."""
-    content = {
-        "bench": name,
+    content = {"bench": name, **circumstances(name), **facts, "rows": list(rows)}
+    return write(folder / f"{name}.json", content)
+
+
+def circumstances(name: str) -> dict[str, Any]:
+    """Command, commit, date, machine and versions of this process, which runs that bench."""
+    return {
         "command": " ".join(("python", "-m", f"bench.{name}", *sys.argv[1:])),
         "commit": commit(),
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),
-        **facts,
-        "rows": list(rows),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
+
+
+def write(path: Path, content: Mapping[str, Any]) -> Path:
+    """As JSON; the folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
 

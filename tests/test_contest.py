@@ -1,4 +1,4 @@
-"""`tile-backend bench`: versions of a program take turns, a wrong one is void, a sentence says who won."""
+"""`tile-backend bench`: versions take turns, a wrong one is void, a sentence says who won."""
 
 from __future__ import annotations
 

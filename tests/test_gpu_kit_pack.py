@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import kernel_speed, result_file
+from bench import result_file
 from tests.fake_compiler import Tileiras
 from tests.gpu_kit import calls, compiler, install, needed, pack
 from tests.gpu_kit.pack import PackError
@@ -140,10 +140,19 @@ def test_the_compiler_travels_as_a_toolkit(tmp_path: Path, monkeypatch: pytest.M
 
 def test_what_is_needed_covers_benches_and_models() -> None:
     listed = {title for title, _, _ in needed.op_calls()}
-    assert {case.title for case in kernel_speed.cases()} <= listed
     assert calls.NORMS.keys() <= listed
     by_kernel = {code.key.kernel for code in needed.model_codes("sm_90")}
     assert {"attention", "rms_norm", "add_rms_norm", "rotary_qk", "silu_mul"} <= by_kernel
+
+
+def test_every_program_of_the_step_fusions_has_its_kernels() -> None:
+    by_program = {
+        target.title: {code.key.kernel for code in needed.target_codes(target, "sm_90")}
+        for target in needed.fusion_targets()
+    }
+    assert all(by_program.values())
+    assert "rms_norm" in by_program["rms_norm 8192x4096 bfloat16 forward"]
+    assert "attention" in by_program["llama causal 4x2048"]
 
 
 def test_a_norm_without_data_lies_like_one_with() -> None:
