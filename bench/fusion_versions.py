@@ -27,7 +27,7 @@ HUB = {"rms_norm": ("kernels-community/liger_kernels", "LigerRMSNorm")}
 """Of the kernels that Transformers takes from the hub, those that compute one of our fusions."""
 
 
-def compiled(case: Case, backend: str, **options: Any) -> Function:
+def compiled(case: Case, backend: str, options: Mapping[str, str] | None = None) -> Function:
     """As a user compiles it."""
     return training_programs.compiled(case.program, backend, options)
 
@@ -140,7 +140,7 @@ def makers(device: str) -> dict[str, Maker]:
             "torch": of_torch,
         }
     return {
-        "tilegym": functools.partial(compiled, backend="tilegym", **KERNELS),
+        "tilegym": functools.partial(compiled, backend="tilegym", options=KERNELS),
         "auto": functools.partial(compiled, backend="tilegym"),
         "inductor": functools.partial(compiled, backend="inductor"),
         "inductor max-autotune": max_autotune,

@@ -19,7 +19,15 @@ from typing import Any
 
 import torch
 
-from bench import attention, fusion_cases, fusion_versions, gpu_timer, pieces, versions
+from bench import (
+    attention,
+    attention_cases,
+    fusion_cases,
+    fusion_versions,
+    gpu_timer,
+    pieces,
+    versions,
+)
 from bench.fusion_cases import Case
 from bench.fusion_table import report
 from bench.training import what_ran
@@ -96,14 +104,14 @@ def row(
     return made | {"not_measured": ON_A_CPU}
 
 
-def attention_row(case: attention.Case, found: Found, ceiling: Mapping[str, float]) -> Any:
+def attention_row(case: attention_cases.Case, found: Found, ceiling: Mapping[str, float]) -> Any:
     """A row of `bench.attention`, with the columns of this bench."""
     made = attention.row(case, found, ceiling)
     origin = {"fusion": "attention", "origin": "Llama-3.1-8B", "not_measured": {}}
     return made | origin | {"bytes": case.bytes, "flop": case.flop, "kernels": {}}
 
 
-def chosen(only: str, quick: bool, device: str) -> tuple[list[Case], list[attention.Case]]:
+def chosen(only: str, quick: bool, device: str) -> tuple[list[Case], list[attention_cases.Case]]:
     """The cases of such a title, fusion or origin; with `quick` those of the declarations."""
     every = fusion_cases.cpu_cases() if device == "cpu" else fusion_cases.cases()
     kept = [
@@ -119,7 +127,7 @@ def chosen(only: str, quick: bool, device: str) -> tuple[list[Case], list[attent
 
 def measured(
     cases: Sequence[Case],
-    attending: Sequence[attention.Case],
+    attending: Sequence[attention_cases.Case],
     device: str,
     rounds: int,
     ceiling: Mapping[str, float],
@@ -153,7 +161,7 @@ def run(arguments: Sequence[str] | None = None) -> pieces.Record:
     given = parser.parse_args(arguments)
     if not given.hub:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = pieces.device()
     rounds = given.rounds or (7 if device == "cpu" else 50)
     cases, attending = chosen(given.only, given.quick, device)
     if not (cases or attending):

@@ -192,6 +192,7 @@ def reduced_config(config: Mapping[str, Any]) -> dict[str, Any]:
     found = {
         **config,
         "vocab_size": 4096,
+        "pad_token_id": 0,
         "hidden_size": 512,
         "intermediate_size": 512 * config["intermediate_size"] // config["hidden_size"] // 64 * 64,
         "num_attention_heads": 8,

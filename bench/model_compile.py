@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from bench import fresh_process, model_cases, model_versions, versions
+from bench import fresh_process, model_cases, model_configs, model_versions, versions
 from bench.model_cases import Case
 from tile_backend import code_counts
 
@@ -37,7 +37,7 @@ def compile_seconds(title: str, layers: int, version: str, device: str) -> float
 
 def at_device(title: str, layers: int, device: str) -> Case:
     """The case of that title; without a GPU its reduced form."""
-    (case,) = (c for m in model_cases.MODELS for c in model_cases.sized(m, 1) if c.title == title)
+    (case,) = (c for m in model_configs.MODELS for c in model_cases.sized(m, 1) if c.title == title)
     return model_cases.reduced(case) if device == "cpu" else model_cases.with_layers(case, layers)
 
 

@@ -14,7 +14,7 @@ import torch
 DEFAULT_ROPE = {"rope_type": "default"}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Model:
     """family: a model type of Transformers. config: of the text model.
 

@@ -43,8 +43,6 @@ ON_A_GPU: dict[str, Maker] = {
     ),
     "inductor max-autotune": functools.partial(compiled, backend="inductor", mode="max-autotune"),
 }
-AGAIN = "again"
-"""tilegym once more, compiled by itself: its ratio to tilegym is the noise."""
 
 
 def makers(device: str) -> dict[str, Maker]:

@@ -17,32 +17,35 @@ SLIDING = "sliding_attention"
 def flop(case: Case) -> int:
     """Of the products of one step."""
     tokens = case.batch * case.length
-    per_token = sum(2 * number * share for number, share, _ in weights(case))
-    heads = case.model.config["num_attention_heads"] * case.model.head_dim
+    per_token = sum(2 * number * share for number, share in weights(case))
+    heads = int(case.model.config["num_attention_heads"]) * case.model.head_dim
     pairs = sum(pairs_of(case, window) for window in windows(case))
-    head = 2 * case.batch * case.model.config["vocab_size"] * case.model.config["hidden_size"]
+    head = 2 * case.batch * head_weights(case)
     return int(tokens * per_token) + 4 * case.batch * heads * pairs + head
 
 
 def bytes_read(case: Case) -> int:
     """Weights and cache, each once."""
     tokens = case.batch * case.length
-    used = sum(number * min(1.0, share * tokens) for number, share, _ in weights(case))
-    head = case.model.config["vocab_size"] * case.model.config["hidden_size"]
-    kv = 2 * case.batch * case.model.config["num_key_value_heads"] * case.model.head_dim
+    used = sum(number * min(1.0, share * tokens) for number, share in weights(case))
+    kv_heads = int(case.model.config["num_key_value_heads"])
+    kv = 2 * case.batch * kv_heads * case.model.head_dim
     cached = sum(kv * min(case.filled, window) for window in windows(case))
-    return int((used + head + cached) * case.dtype.itemsize)
+    return int((used + head_weights(case) + cached) * case.dtype.itemsize)
 
 
-def weights(case: Case) -> Iterator[tuple[int, float, str]]:
-    """Of the layers: how many numbers, which part of them a token uses, name."""
+def head_weights(case: Case) -> int:
+    """Of the last layer, which makes logits."""
+    return int(case.model.config["vocab_size"]) * int(case.model.config["hidden_size"])
+
+
+def weights(case: Case) -> Iterator[tuple[int, float]]:
+    """Of the layers: how many numbers, which part of them a token uses."""
     config = case.model.config
     part = config.get("num_experts_per_tok", 1) / config.get("num_local_experts", 1)
     for name, weight in case.model.made(case.layers, "meta").named_parameters():
         if ".layers." in name:
-            routed = ".experts." in name
-            # A share counts for FLOPs; of a dense weight every token uses all.
-            yield weight.numel(), part if routed else 1.0, name
+            yield weight.numel(), part if ".experts." in name else 1.0
 
 
 def windows(case: Case) -> Iterator[int]:

@@ -80,7 +80,8 @@ def steps_of(
 def interleaved(case: Case, device: str, rounds: int) -> tuple[Found, dict[str, Any]]:
     """Times, verdicts and memory of the versions; kernels, graphs and breaks of each."""
     torch.compiler.reset()
-    found, graphs = Found(), {}
+    found = Found()
+    graphs: dict[str, Any] = {}
     with torch.no_grad():
         model, given = case.built(device), case.arguments(device)
         steps, words = steps_of(case, model, given, device, found, graphs)
@@ -231,7 +232,7 @@ def run(arguments: Sequence[str] | None = None) -> pieces.Record:
     given = parser.parse_args(arguments)
     if not given.hub:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = pieces.device()
     rounds = given.rounds or (10 if device == "cpu" else 20)
     cases = chosen(given.only, given.quick, device)
     if not cases:

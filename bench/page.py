@@ -61,7 +61,8 @@ SECTIONS: Mapping[str, tuple[str, Callable[[Result], Section]]] = {
 
 def pages(results: Mapping[str, Result]) -> dict[Path, str]:
     """Every file of the page, by path from the root."""
-    parts, files = [ABOUT, targets(results), ran(results)], {}
+    parts = [ABOUT, targets(results), ran(results)]
+    files: dict[Path, str] = {}
     for bench, (title, section) in SECTIONS.items():
         if bench not in results:
             parts.append(

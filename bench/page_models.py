@@ -39,7 +39,8 @@ def section(result: Result) -> Section:
     rows = result["rows"]
     on_gpus = [row for row in rows if row["device"] != "cpu"]
     on_cpus = [row for row in rows if row["device"] == "cpu"]
-    parts, figures = ["## Whole models", ABOUT], {}
+    parts = ["## Whole models", ABOUT]
+    figures: dict[str, str] = {}
     for device in dict.fromkeys(row["device"] for row in on_gpus):
         text, drawn = measured(device, [row for row in on_gpus if row["device"] == device])
         parts.append(text)
@@ -138,7 +139,8 @@ def both(found: Mapping[str, Any], pair: Sequence[str]) -> str:
 def code(rows: Sequence[Row]) -> tuple[str, Mapping[str, str]]:
     """What was counted at full size."""
     header = ("case", "layers", "sites", "our launches", "kernels", "GB moved", "times Inductor's")
-    lines, saved = [], []
+    lines: list[Sequence[object]] = []
+    saved: list[Mapping[str, float] | None] = []
     for row in rows:
         ours, theirs = (row["counted"][n] for n in ("tilegym", "inductor"))
         if "not_counted" in {**ours, **theirs}:

@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser, of: str) -> None:
     parser.add_argument("--no-save", action="store_true", help="print only")
 
 
+def device() -> str:
+    """Where cases run: "cuda" where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def matches(glob: str, *names: str) -> bool:
     """Whether one of the names is such a name."""
     return any(fnmatch.fnmatchcase(name, glob) for name in names)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 Spread = Mapping[str, float]
-STYLE = {"svg.hashsalt": "tile-backend", "svg.fonttype": "none", "font.size": 9}
+STYLE: Any = {"svg.hashsalt": "tile-backend", "svg.fonttype": "none", "font.size": 9}
 HEIGHT, WIDTH = 0.22, 8.0
 """Inches: of a bar, of the picture."""
 

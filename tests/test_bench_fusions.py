@@ -244,7 +244,7 @@ def simulated(planted: None, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, fl
     monkeypatch.setattr(gpu_timer, "ceilings", lambda: CEILING)
     monkeypatch.setattr(step_memory, "gpu_peak_mib", lambda step: 8.0)
     monkeypatch.setattr(kernel_events, "launched", lambda step: 3)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(pieces, "device", lambda: "cuda")
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(result_file, "machine", lambda: {"gpu": "Simulated", "processor": "x"})
     monkeypatch.setattr(fusion_cases, "cases", lambda: [TINY])

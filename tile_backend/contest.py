@@ -114,11 +114,11 @@ def prepared(
 ) -> turns.Step:
     """A warm step of one version; everything but its time goes into `found`."""
     call = compiled(target, name, mode, device)
-    finish = torch.cuda.synchronize if device == "cuda" else (lambda: None)
 
     def step() -> Any:
         result = call(*target.args, **target.kwargs)
-        finish()
+        if device == "cuda":
+            torch.cuda.synchronize()
         return result
 
     with dynamo_counts.graphs() as graphs:

@@ -28,7 +28,7 @@ HEADER = (
 def to_text(contest: Contest) -> str:
     """The table, what is missing in it and why, the sentence."""
     faster = ratios(contest)
-    rows = [HEADER]
+    rows: list[tuple[str, ...]] = [HEADER]
     for name, found in contest.versions.items():
         rows.append((name, *times(found), ratio(faster.get(name)), *columns(found)))
     where = f"{contest.title} on {contest.device}, {contest.rounds} rounds"

@@ -22,5 +22,5 @@ def launched(step: Callable[[], object]) -> int:
 
 def kernels_in(events: Iterable[Any]) -> int:
     """Of a profile's events those of the device that are kernels."""
-    cuda = torch.autograd.DeviceType.CUDA
+    cuda = torch.profiler.DeviceType.CUDA
     return sum(e.device_type == cuda and not e.name.startswith(NO_KERNELS) for e in events)
