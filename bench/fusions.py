@@ -136,7 +136,11 @@ def measured(
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         for case in track(cases, "fusions"):
-            yield row(case, *measure(case, device, rounds), ceiling)
+            try:
+                yield row(case, *measure(case, device, rounds), ceiling)
+            except RuntimeError as error:  # no memory to check it, say
+                found = Found(not_run={"every version": versions.reason_of(error)})
+                yield row(case, found, {}, ceiling)
         for masked in track(attending, "fusions: attention"):
             yield attention_row(masked, attention.measure(masked, device, rounds, cache), ceiling)
 

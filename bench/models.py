@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import os
 import sys
 import tempfile
@@ -87,6 +88,9 @@ def interleaved(case: Case, device: str, rounds: int) -> tuple[Found, dict[str, 
         steps, words = steps_of(case, model, given, device, found, graphs)
         launched = {n: kernel_events.launched(s) for n, s in steps.items() if device != "cpu"}
         found.times = versions.time_on_host(steps, rounds)
+    del model, given, steps
+    torch.compiler.reset()  # the memory of CUDA graphs is for the processes of others
+    gc.collect()
     return found, {"checked": words, "kernels": launched, "compiled": graphs}
 
 
@@ -190,6 +194,14 @@ def cpu_row(case: Case, rounds: int, folder: str) -> dict[str, Any]:
     return made
 
 
+def failed_row(case: Case, error: Exception) -> dict[str, Any]:
+    """A case that could not even be checked."""
+    found = Found(not_run={"every version": versions.reason_of(error)})
+    more = {"checked": "", "kernels": {}, "compiled": {}}
+    lacking = {"not_measured": {}, "share_of_ceiling": {}}
+    return facts_of(case) | results(found, {}, more, tokens=1) | lacking
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 
@@ -219,7 +231,10 @@ def measured(
             else functools.partial(gpu_row, rounds=rounds, ceiling=ceiling, folder=folder)
         )
         for case in track(cases, "models"):
-            yield make(case)
+            try:
+                yield make(case)
+            except RuntimeError as error:  # no memory to check it, say
+                yield failed_row(case, error)
 
 
 def run(arguments: Sequence[str] | None = None) -> pieces.Record:

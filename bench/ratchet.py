@@ -42,7 +42,7 @@ FIGURES = {
     "attention": (Figure("over_tilegym", higher=True),),
     "training": (Figure("over_tilegym", higher=True),),
     "fusions": (Figure("over_tilegym", higher=True),),
-    "models": (Figure("speedup", higher=True),),
+    "models": (Figure("speedup", higher=True), Figure("speedup_same_mode", higher=True)),
     "cpu_prefill": (Figure("speedup", higher=True),),
     "cpu_parity": (Figure("ratio", higher=False),),
     "compile_time": (Figure("share", higher=False),),

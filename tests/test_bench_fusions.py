@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import sys
-import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,6 @@ from bench import (
     gpu_timer,
     pieces,
     result_file,
-    training_programs,
 )
 from bench.fusion_cases import Case
 from bench.fusion_table import report
@@ -158,67 +155,6 @@ def test_the_compiled_versions_are_right(graphs_only: None) -> None:
             assert judge(fusion_versions.outcome(case, make(case), case.inputs("cpu"), [])), name
 
 
-class Anything:
-    """Calls of anything are noted."""
-
-    def __init__(self, called: list[Any], name: str = "") -> None:
-        self.called, self.name = called, name
-
-    def __getattr__(self, name: str) -> Any:
-        return Anything(self.called, name)
-
-    def __call__(self, *given: Any) -> Any:
-        self.called.append((self.name, given))
-        return given or Anything(self.called, "returned")
-
-
-@pytest.mark.parametrize("fusion", fusion_versions.TILEGYM)
-def test_tilegyms_functions_get_the_tensors_of_the_program(
-    fusion: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    called: list[Any] = []
-    for module in ("tilegym.ops", "tilegym.suites.liger"):
-        monkeypatch.setitem(sys.modules, module, Anything(called))
-    (case, *_) = (case for case in fusion_cases.cpu_cases() if case.fusion == fusion)
-    inputs = case.program.inputs("meta")
-    fusion_versions.by_tilegym(case)(*inputs)
-    name, given = called[-1]
-    assert name
-    shapes = [x.shape for x in given if isinstance(x, torch.Tensor)]
-    assert shapes == [x.shape for x in inputs]
-
-
-def test_peers_that_are_not_there_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("tilegym.ops", "kernels", "liger_kernel.transformers.functional"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UnavailableError, match="TileGym cannot be used: import of tilegym.ops"):
-        fusion_versions.by_tilegym(TINY)
-    with pytest.raises(UnavailableError, match="liger_kernels cannot be had: import of kernels"):
-        fusion_versions.by_hub(TINY)
-    with pytest.raises(UnavailableError, match="no kernel of the hub"):
-        fusion_versions.by_hub(LOSS)
-    with pytest.raises(UnavailableError, match="Liger cannot be used"):
-        fusion_versions.by_liger(TINY)
-
-
-def test_a_kernel_of_the_hub_is_called_as_a_module_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forward(module: Any, x: torch.Tensor) -> torch.Tensor:
-        return training_programs.rms_norm(x, module.weight)
-
-    layers = types.SimpleNamespace(LigerRMSNorm=types.SimpleNamespace(forward=forward))
-    asked: list[str] = []
-
-    def get_kernel(repository: str) -> Any:
-        asked.append(repository)
-        return types.SimpleNamespace(layers=layers)
-
-    monkeypatch.setitem(sys.modules, "kernels", types.SimpleNamespace(get_kernel=get_kernel))
-    judge = fusion_versions.judge(TINY, "cpu")
-    run = fusion_versions.by_hub(TINY)
-    assert judge(fusion_versions.outcome(TINY, run, TINY.inputs("cpu"), []))
-    assert asked == ["kernels-community/liger_kernels"]
-
-
 # --- a GPU, simulated -----------------------------------------------------------------------------
 
 
@@ -278,14 +214,26 @@ def test_a_failure_keeps_what_was_measured_before(
 
     def fails(case: Case, *given: Any) -> Any:
         if case is broken:
-            raise RuntimeError("the GPU is gone")
+            raise KeyError("the GPU is gone")
         return measure(case, *given)
 
     monkeypatch.setattr(fusions, "measure", fails)
-    with pytest.raises(RuntimeError, match="the GPU is gone"):
+    with pytest.raises(KeyError, match="the GPU is gone"):
         fusions.run([])
     saved = json.loads((tmp_path / "fusions.json").read_text())
     assert [row["case"] for row in saved["rows"]] == [TINY.title]
+
+
+def test_a_case_that_cannot_be_checked_is_a_row_with_the_reason(
+    simulated: Mapping[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(fusions, "measure", fails)
+    (row,) = fusions.run([]).rows
+    assert row["not_run"] == {"every version": "OutOfMemoryError: CUDA out of memory"}
+    assert row["time_us"] == row["over_tilegym"] == {}
 
 
 def test_what_tilegym_got_wrong_is_a_problem() -> None:
@@ -311,27 +259,3 @@ def test_attention_has_the_columns_of_this_bench() -> None:
 def test_no_such_case_is_an_error(planted: None) -> None:
     with pytest.raises(SystemExit, match="no case, fusion or origin is called other"):
         fusions.run(["--only", "other"])
-
-
-# --- pieces ---------------------------------------------------------------------------------------
-
-
-def run_of(commit: str, **machine: str) -> dict[str, Any]:
-    return {"commit": commit, "machine": machine}
-
-
-def test_pieces_are_merged_with_the_run_of_each_row() -> None:
-    first = pieces.merge({}, [{"case": "a", "n": 1}, {"case": "b", "n": 1}], run_of("1"))
-    second = pieces.merge(first, [{"case": "b", "n": 2}, {"case": "c", "n": 2}], run_of("2"))
-    assert [(r["case"], r["n"], r["run"]) for r in second["rows"]] == [
-        ("a", 1, 0),
-        ("b", 2, 1),
-        ("c", 2, 1),
-    ]
-    assert [run["commit"] for run in second["runs"]] == ["1", "2"]
-    elsewhere = pieces.merge(second, [{"case": "a", "n": 3}], run_of("3", gpu="H200"))
-    assert [(r["case"], r["device"]) for r in elsewhere["rows"]][-1] == ("a", "H200")
-    assert len(elsewhere["rows"]) == 4
-    last = pieces.merge(second, [{"case": "a", "n": 4}], run_of("4"))
-    assert [run["commit"] for run in last["runs"]] == ["2", "4"]
-    assert [(r["case"], r["run"]) for r in last["rows"]] == [("a", 1), ("b", 0), ("c", 0)]

@@ -1,4 +1,4 @@
-"""The bench of models: configurations, work, checks, patched peers, rows; a GPU simulated."""
+"""The bench of models: its rows without a GPU, and with a simulated one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import dataclasses
 import functools
 import json
 import subprocess
-import sys
-import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,7 @@ from bench import (
     fresh_process,
     gpu_timer,
     model_cases,
-    model_check,
     model_compile,
-    model_configs,
-    model_peers,
     model_versions,
     model_work,
     models,
@@ -31,149 +26,12 @@ from bench import (
     result_file,
 )
 from bench.model_cases import Case
-from bench.model_configs import LLAMA, MODELS, Model
+from bench.model_configs import LLAMA
 from bench.model_table import report
 from bench.versions import Found
+from tests.tiny_bench_models import SIZES, tiny
 from tile_backend import kernel_events, step_memory
 from tile_backend.lowering.budget import Measured, Verdict
-
-BILLIONS = {
-    "Llama-3.1-8B": 8.03,
-    "Qwen3-8B": 8.19,
-    "Gemma-3-4B": 3.88,
-    "Mistral-7B": 7.25,
-    "Phi-3-mini": 3.82,
-    "GPT-OSS-20B": 20.91,
-}
-"""As their model cards say."""
-
-
-REDUCED = model_cases.reduced
-
-
-def tiny(model: Model, phase: str) -> Case:
-    """Two layers of 64, which a test can afford."""
-    title = f"{model.name} {phase} {SIZES[phase]}"
-    (case,) = (case for case in model_cases.sized(model, 2) if case.title == title)
-    small = REDUCED(case)
-    config = {**small.model.config, "hidden_size": 64, "intermediate_size": 64, "vocab_size": 96}
-    config |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
-    if config.get("sliding_window"):
-        config["sliding_window"] = 8
-    made = dataclasses.replace(small, model=dataclasses.replace(model, config=config))
-    if phase == "decode":
-        return dataclasses.replace(made, batch=3, filled=12, room=8)
-    return dataclasses.replace(made, length=20)
-
-
-SIZES = {"prefill": 2048, "decode": 8}
-BOTH = [
-    pytest.param(tiny(model, phase), id=f"{model.family}-{phase}")
-    for model in MODELS
-    for phase in SIZES
-]
-
-
-# --- which models ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
-def test_a_configuration_is_the_published_one(model: Model) -> None:
-    """Transformers knows every name, and the whole model has the published parameters."""
-    config = model.configuration(model.layers)
-    for name, value in model.config.items():
-        found = getattr(config, name)
-        assert found == (list(value) if isinstance(value, tuple) else value), name
-    once, each = model_cases.parameters(model)
-    assert round((once + model.layers * each) / 1e9, 2) == BILLIONS[model.name]
-    assert config.num_hidden_layers == model.layers
-
-
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
-def test_the_reduced_model_is_of_the_same_kind(model: Model) -> None:
-    for case in model_cases.sized(model, model.layers):
-        small = model_cases.reduced(case)
-        made = small.model.made(small.layers, "meta")
-        assert type(made).__name__ == type(model.made(1, "meta")).__name__
-        assert sum(p.numel() for p in made.parameters()) < 20e6
-        assert (small.phase, small.batch) == (case.phase, case.batch)
-
-
-def test_layers_are_as_many_as_memory_allows() -> None:
-    gib = 2**30
-    by_title = {case.title: case for case in model_cases.gpu_cases(139 * gib)}
-    assert len(by_title) == 36
-    assert by_title["Llama-3.1-8B prefill 2048"].layers == 32
-    assert 8 < by_title["GPT-OSS-20B prefill 2048"].layers < 24
-    assert by_title["Llama-3.1-8B decode 64"].layers < 32
-    small = {case.title: case.layers for case in model_cases.gpu_cases(40 * gib)}
-    assert small["Llama-3.1-8B prefill 2048"] < 20
-    assert small["GPT-OSS-20B prefill 2048"] == 3
-    assert {case.layers for case in model_cases.gpu_cases(gib)} == {1}
-    assert model_cases.with_layers(by_title["Qwen3-8B decode 8"], 5).layers == 5
-
-
-# --- the work -------------------------------------------------------------------------------------
-
-
-def test_flop_of_a_prefill_are_two_per_weight_and_token_and_those_of_attention() -> None:
-    (case, *_) = model_cases.sized(LLAMA, 32)
-    layers = 32 * model_cases.parameters(LLAMA)[1]
-    attention = 4 * 32 * 32 * 128 * (2048 * 2049 // 2)
-    assert model_work.flop(case) == 2 * 2048 * layers + attention + 2 * 128256 * 4096
-
-
-def test_bytes_of_a_decode_step_are_weights_and_cache() -> None:
-    (case,) = (c for c in model_cases.sized(LLAMA, 32) if c.title.endswith("decode 8"))
-    weights = 32 * model_cases.parameters(LLAMA)[1] + 128256 * 4096
-    assert model_work.bytes_read(case) == 2 * (weights + 32 * 2 * 8 * 8 * 128 * 4096)
-
-
-def test_windows_and_experts_are_less_work() -> None:
-    oss = {c.title.split("B ")[1]: c for c in model_cases.sized(model_configs.GPT_OSS, 24)}
-    assert sum(model_work.windows(oss["decode 1"])) == 12 * (128 + 4097)
-    used = [model_work.bytes_read(oss[f"decode {batch}"]) for batch in (1, 8)]
-    experts = 2 * 24 * 32 * 2880 * 2880 * 3  # bytes, biases aside
-    assert used[1] - used[0] > 0.8 * experts * 7 / 8
-    gemma = model_cases.sized(model_configs.GEMMA, 6)[0]
-    assert sorted(model_work.windows(gemma)) == [1024] * 5 + [2048]
-    assert model_work.pairs_of(gemma, 1024) == sum(min(i + 1, 1024) for i in range(2048))
-
-
-# --- checks ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("case", BOTH)
-def test_a_step_is_checked_from_the_cache_as_it_was_made(case: Case) -> None:
-    with torch.no_grad():
-        model, given = case.built("cpu"), case.arguments("cpu")
-        verdict, words = model_check.judge(case, model, given)
-        step = model_versions.step_of(case, model, given)
-        step()
-        step()
-        logits = model_versions.judged_step(case, step, given)
-        assert logits.shape == (case.batch, 1, 96)
-        assert verdict(logits), str(verdict(logits))
-        assert not verdict(logits * 1.01)
-    assert words == f"{min(case.batch, 2)} of {case.batch} sequences, against float64"
-
-
-def test_large_models_are_checked_in_float32() -> None:
-    long = dataclasses.replace(tiny(LLAMA, "prefill"), length=4096, dtype=torch.bfloat16)
-    assert model_check.exact_dtype(long, 10) is torch.float32
-    short = dataclasses.replace(long, length=64)
-    assert model_check.exact_dtype(short, 10) is torch.float64
-    assert model_check.exact_dtype(short, 10**10) is torch.float32
-    few = dataclasses.replace(tiny(LLAMA, "decode"), dtype=torch.bfloat16)
-    with torch.no_grad():
-        model, given = few.built("cpu"), few.arguments("cpu")
-        exact = {
-            wide: model_check.exact_logits(model, model_check.sliced(few, given, wide), wide)
-            for wide in (torch.float32, torch.float64)
-        }
-    difference = exact[torch.float32].double() - exact[torch.float64]
-    assert difference.abs().max() < 1e-4 * exact[torch.float64].abs().max()
-
 
 # --- without a GPU --------------------------------------------------------------------------------
 
@@ -259,63 +117,6 @@ def test_what_cannot_be_counted_says_why(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found["inductor"] == {"not_counted": "NotWholeError: the graph ended early: print"}
 
 
-# --- patched peers --------------------------------------------------------------------------------
-
-
-def test_a_library_is_called_for_the_models_that_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[Any] = []
-    package = types.SimpleNamespace(
-        apply_tilegym_kernel_to_gemma3=lambda **given: called.append(("gemma3", given)),
-    )
-    monkeypatch.setitem(sys.modules, "tilegym.transformers", package)
-    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", None)
-    by_family = {model.family: tiny(model, "prefill") for model in MODELS}
-    model_peers.patch_tilegym(by_family["gemma3_text"])
-    assert called == [("gemma3", {"use_cutile": True})]
-    with pytest.raises(model_peers.NotThereError, match="tilegym has no patches for qwen3"):
-        model_peers.patch_tilegym(by_family["qwen3"])
-    with pytest.raises(model_peers.NotThereError, match="liger cannot be used: import of"):
-        model_peers.patch_liger(by_family["llama"])
-
-
-@pytest.mark.parametrize("factor", (1.0, 1.05), ids=("right", "wrong"))
-def test_a_patched_model_has_the_same_weights_and_a_control(
-    factor: float, graphs_only: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from transformers.models.llama import modeling_llama
-
-    class Patched(modeling_llama.LlamaRMSNorm):
-        def __init__(self, *given: Any, **more: Any) -> None:
-            torch.randn(3)  # other random numbers follow
-            super().__init__(*given, **more)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return super().forward(x) * factor
-
-    def patch(case: Case) -> None:
-        monkeypatch.setattr(modeling_llama, "LlamaRMSNorm", Patched)
-
-    peer = (patch, model_peers.as_it_is, model_versions.eager)
-    monkeypatch.setitem(model_peers.PEERS, "TileGym patched", peer)
-    inductor = functools.partial(model_versions.compiled, backend="eager")
-    monkeypatch.setitem(model_versions.EVERYWHERE, "inductor", inductor)
-    found = model_peers.measured(tiny(LLAMA, "decode"), "TileGym patched", 3, "cpu")
-    assert found["correct"] == (factor == 1.0), found["verdict"]
-    assert len(found["seconds"]) == len(found["control"]) == 3
-    json.dumps(found)
-    verdict = model_peers.verdict_of(found)
-    assert bool(verdict) == (factor == 1.0)
-    assert verdict or "OVER BUDGET" in str(verdict)
-
-
-def test_why_a_peer_did_not_run_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tilegym.transformers", None)
-    inductor = functools.partial(model_versions.compiled, backend="eager")
-    monkeypatch.setitem(model_versions.EVERYWHERE, "inductor", inductor)
-    found = model_peers.measured(tiny(LLAMA, "prefill"), "TileGym patched", 2, "cpu")
-    assert found["not_run"].startswith("NotThereError: tilegym cannot be used")
-
-
 # --- a GPU, simulated -----------------------------------------------------------------------------
 
 
@@ -384,6 +185,19 @@ def test_rows_of_a_gpu(simulated: None, tmp_path: Path) -> None:
     assert "### On Simulated H200" in text
     assert list(drawn) == ["models-simulated-h200"]
     assert "HF kernels of Llama-3.1-8B" in text
+
+
+def test_a_case_that_cannot_be_checked_is_a_row_with_the_reason(
+    simulated: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(models.model_check, "judge", fails)
+    rows = models.run([]).rows
+    assert rows[0]["not_run"] == {"every version": "OutOfMemoryError: CUDA out of memory"}
+    text, _ = page_models.section(json.loads((tmp_path / "models.json").read_text()))
+    assert "every version of Llama-3.1-8B prefill" in text
 
 
 def test_a_version_that_is_wrong_has_no_ratio() -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tile_backend import cli_bench
 from tile_backend.errors import NotAvailable, TileBackendError
 from tile_backend.version import VERSION
 
@@ -29,7 +30,6 @@ TARGET is one of
 WALKTHROUGH_HELP = """\
 TARGET is the name of a fusion (see `fusions`), of which a small example is shown, or your own:
 """
-MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 LATER = {
     "tune": (
         "measure launch configurations on this GPU",
@@ -71,9 +71,9 @@ def parser() -> argparse.ArgumentParser:
             commands, "walkthrough", "lead one module through every stage, down to its kernel"
         )
     )
-    add_bench(
-        with_target(commands, "bench", "time a model eager, with Inductor and with this backend")
-    )
+    bench = with_target(commands, "bench", cli_bench.SUMMARY)
+    cli_bench.add_arguments(bench)
+    bench.set_defaults(run=run_bench)
     add_diff(commands.add_parser("diff", help="compare two dumps: sites lost, gained, changed"))
     fusions = commands.add_parser("fusions", help="list the fusions")
     fusions.set_defaults(run=run_fusions)
@@ -136,19 +136,6 @@ def add_precompile(command: argparse.ArgumentParser) -> None:
         "--dynamic", action="store_true", help="for other sizes of the inputs as well"
     )
     command.set_defaults(run=run_precompile)
-
-
-def add_bench(command: argparse.ArgumentParser) -> None:
-    """bench: besides TARGET, how to measure."""
-    command.description = (
-        "Time a model eager, with Inductor and with this backend, turn by turn; say who won."
-        " Options of the backend are read from the environment (TILEGYM_KERNELS=always)."
-    )
-    command.add_argument("--rounds", type=int, default=20, help="of every version (20)")
-    command.add_argument("--mode", choices=MODES, help="of torch.compile")
-    command.add_argument("--device", choices=("cpu", "cuda"), help="cuda where there is a GPU")
-    command.add_argument("--json", metavar="FILE", help="write every sample and its circumstances")
-    command.set_defaults(run=run_bench)
 
 
 def add_walkthrough(command: argparse.ArgumentParser) -> None:
@@ -234,24 +221,10 @@ def run_precompile(arguments: argparse.Namespace) -> int:
 
 
 def run_bench(arguments: argparse.Namespace) -> int:
-    """Print the table; 1 where a version is wrong or did not run."""
-    import dataclasses
-
-    import torch
-
-    from tile_backend import contest, contest_text
-
-    request = dataclasses.replace(request_of(arguments), weights=True)
-    if arguments.rounds < 2:
-        raise request.bad(f"--rounds {arguments.rounds} has no spread", "Give at least 2")
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise request.bad("torch sees no CUDA device", "Leave out --device")
-    found = contest.hold(request.resolve(), arguments.rounds, arguments.mode, device)
-    print(contest_text.to_text(found))
-    if arguments.json:
-        contest_text.save(found, arguments.json)
-    return 0 if len(found.ran) == len(found.versions) else 1
+    """Print who won; 1 where a version is wrong or did not run."""
+    text, code = cli_bench.run(request_of(arguments), arguments)
+    print(text)
+    return code
 
 
 def run_diff(arguments: argparse.Namespace) -> int:
