@@ -166,7 +166,7 @@ def run(arguments: Sequence[str] | None = None) -> pieces.Record:
     if not given.hub:
         os.environ["HF_HUB_OFFLINE"] = "1"
     device = pieces.device()
-    rounds = given.rounds or (7 if device == "cpu" else 50)
+    rounds = given.rounds or (30 if device == "cpu" else 50)
     cases, attending = chosen(given.only, given.quick, device)
     if not (cases or attending):
         sys.exit(f"bench.fusions: no case, fusion or origin is called {given.only}")

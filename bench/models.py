@@ -198,7 +198,7 @@ def failed_row(case: Case, error: Exception) -> dict[str, Any]:
     """A case that could not even be checked."""
     found = Found(not_run={"every version": versions.reason_of(error)})
     more = {"checked": "", "kernels": {}, "compiled": {}}
-    lacking = {"not_measured": {}, "share_of_ceiling": {}}
+    lacking: dict[str, Any] = {"not_measured": {}, "share_of_ceiling": {}}
     return facts_of(case) | results(found, {}, more, tokens=1) | lacking
 
 

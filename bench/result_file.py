@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,7 @@ def save_in(folder: Path, name: str, rows: Sequence[Mapping[str, Any]], **facts:
 def circumstances(name: str) -> dict[str, Any]:
     """Command, commit, date, machine and versions of this process, which runs that bench."""
     return {
-        "command": " ".join(("python", "-m", f"bench.{name}", *sys.argv[1:])),
+        "command": shlex.join(("python", "-m", f"bench.{name}", *sys.argv[1:])),
         "commit": commit(),
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
