@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tile_backend import cli_bench
 from tile_backend.errors import NotAvailable, TileBackendError
 from tile_backend.version import VERSION
 
@@ -33,10 +34,6 @@ LATER = {
     "tune": (
         "measure launch configurations on this GPU",
         "kernels run with their shipped configurations",
-    ),
-    "bench": (
-        "measure kernels against Inductor",
-        "use `make bench` in a checkout, and the repro.py of a dump for one site",
     ),
 }
 """Commands of a later version: what they will do, and what to do today."""
@@ -74,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
             commands, "walkthrough", "lead one module through every stage, down to its kernel"
         )
     )
+    bench = with_target(commands, "bench", cli_bench.SUMMARY)
+    cli_bench.add_arguments(bench)
+    bench.set_defaults(run=run_bench)
     add_diff(commands.add_parser("diff", help="compare two dumps: sites lost, gained, changed"))
     fusions = commands.add_parser("fusions", help="list the fusions")
     fusions.set_defaults(run=run_fusions)
@@ -218,6 +218,13 @@ def run_precompile(arguments: argparse.Namespace) -> int:
     done = precompile(target, arguments.arch, arguments.out, arguments.dynamic)
     print(done.to_text())
     return 0
+
+
+def run_bench(arguments: argparse.Namespace) -> int:
+    """Print who won; 1 where a version is wrong or did not run."""
+    text, code = cli_bench.run(request_of(arguments), arguments)
+    print(text)
+    return code
 
 
 def run_diff(arguments: argparse.Namespace) -> int:

@@ -28,6 +28,8 @@ PRIVATE_TORCH_ALLOWED = {
     "tile_backend/pattern_cache.py": "the folder of Inductor's caches",
     "tile_backend/debug_folder.py": "the folder of TORCH_COMPILE_DEBUG",
     "tile_backend/inductor_stages.py": "what Inductor makes of a graph, for people to look at",
+    "tile_backend/dynamo_counts.py": "torch's own counters of graphs and graph breaks",
+    "tile_backend/fresh_cache.py": "empty caches of torch.compile, on disk and in memory",
     "tile_backend/compiler_bisector.py": "torch's own bisector, which has no public interface",
     "lowering/inductor_ir.py": "the lowering of our ops: Inductor's IR classes",
     "lowering/mask/batching.py": "the calls by which torch.vmap shows in a graph",
