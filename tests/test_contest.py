@@ -151,14 +151,15 @@ def test_what_cannot_be_found_out_has_its_reason(
         raise RuntimeError("no\nroom")
 
     monkeypatch.setattr(contest.step_memory, "peak_mib", fails)
-    monkeypatch.setattr(contest, "judged", lambda _: "MemoryError: too large")
+    monkeypatch.setattr(contest.memory_bound, "free", lambda _: 1000)
     module, inputs = example()
     found = contest.hold(Target("Gated", module, inputs), 2, None, "cpu")
     assert found.versions["eager"].missing == {
-        "correct": "MemoryError: too large",
+        "correct": found.versions["inductor"].missing["correct"],
         "peak_mib": "RuntimeError: no room",
     }
     text = contest_text.to_text(found)
+    assert "no correct: tilegym: CannotRun: too large: it would take about" in text
     assert "no peak_mib: tilegym: RuntimeError: no room" in text
     assert "not checked" in text
 
