@@ -25,7 +25,7 @@ from tile_backend.lowering.budget import Verdict, within_budget
 from tile_backend.lowering.progress import track
 from tile_backend.targets import Target
 
-BACKENDS = {"eager": None, "inductor": "inductor", "tilegym": "tilegym"}
+BACKENDS: dict[str, str | None] = {"eager": None, "inductor": "inductor", "tilegym": "tilegym"}
 COUNTED = {"inductor": None, "tilegym": "auto"}
 """What tilegym.kernels is, of the versions whose code is counted."""
 
@@ -145,10 +145,15 @@ def compiled(target: Target, name: str, mode: str | None, device: str) -> Callab
     backend = BACKENDS[name]
     if backend is None:
         return target.function
-    relu: Callable[..., Any] = torch.compile(torch.relu, backend="inductor")
-    relu(torch.ones(64, device=device))  # the first steps of Inductor in a cache are no compile
+    first_steps(device)
     made: Callable[..., Any] = torch.compile(target.function, backend=backend, mode=mode)
     return made
+
+
+def first_steps(device: str) -> None:
+    """What Inductor does once in an empty cache, as probe the compiler, is no compile time."""
+    relu: Callable[..., Any] = torch.compile(torch.relu, backend="inductor")
+    relu(torch.ones(64, device=device))
 
 
 def count_code(target: Target, versions: Mapping[str, Version]) -> None:
