@@ -22,7 +22,8 @@ ABOUT = """\
 Random weights at the published sizes (`bench/model_configs.py`), bfloat16, the logits of the last
 token; decoding with 4096 tokens in a static cache. A ratio is Inductor's time over the version's
 in the same round: over 1 it is faster than Inductor. Libraries that patch a model run in a
-process of their own; their ratio is to Inductor in that process."""
+process of their own; their ratio is to Inductor in that process. `again` is tilegym a second
+time: how far the two are apart is noise."""
 COUNTED = """\
 Counted in the generated code at full size but for the layers, with every op of ours put in as on
 a GPU, and by Inductor alone. Bytes are the roofline model's: every kernel reads and writes each

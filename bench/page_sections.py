@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bench import plots
-from bench.attention_table import missing, wrong
 from bench.markdown import listed, number, spread, table
 
 Row = Mapping[str, Any]
@@ -19,8 +18,8 @@ TIMES = (
 
 
 AXIS = "time over tilegym's"
-MOST = 30
-"""Cases in one plot."""
+MOST, FEW = 30, 3
+"""Cases in one plot; cases that a line names."""
 
 
 def picture(title: str, name: str) -> str:
@@ -31,10 +30,39 @@ def picture(title: str, name: str) -> str:
 def notes(rows: Sequence[Row]) -> list[str]:
     """What is void, what did not run and what was not measured."""
     return [
-        listed("Void", [line.removeprefix("void: ") for line in wrong(rows)]),
-        listed("Not run", [line.removeprefix("not run: ") for line in missing(rows)]),
+        listed("Void", list(void(rows))),
+        listed("Not run", list(not_run(rows))),
         listed("Not measured", list(not_measured(rows))),
     ]
+
+
+def void(rows: Sequence[Row]) -> Iterator[str]:
+    """What is wrong, and of its results only those that are."""
+    for row in rows:
+        for name, text in row["void"].items():
+            parts = [part for part in text.split("; ") if " ok: " not in part]
+            if name != "again":
+                yield f"{name} of {row['case']}: {'; '.join(parts)}"
+
+
+def not_run(rows: Sequence[Row]) -> Iterator[str]:
+    """Each reason once, with the versions and cases that it stands for."""
+    cases: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for name, reason in row["not_run"].items():
+            cases.setdefault((name, reason), []).append(row["case"])
+    versions: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (name, reason), of in cases.items():
+        versions.setdefault((reason, tuple(of)), []).append(name)
+    for (reason, of), names in versions.items():
+        yield f"{', '.join(names)} of {counted(of, len(rows))}: {reason}"
+
+
+def counted(cases: Sequence[str], of: int) -> str:
+    """A few by name, many by number."""
+    if len(cases) == of:
+        return "every case" if of > 1 else cases[0]
+    return ", ".join(cases) if len(cases) <= FEW else f"{len(cases)} of {of} cases"
 
 
 def not_measured(rows: Sequence[Row]) -> Iterator[str]:
@@ -44,7 +72,8 @@ def not_measured(rows: Sequence[Row]) -> Iterator[str]:
         for item in row.get("not_measured", {}).items():
             found[item] = found.get(item, 0) + 1
     for (column, reason), count in found.items():
-        yield f"{column} of {count} cases: {reason}"
+        cases = "every case" if count == len(rows) else f"{count} of {len(rows)} cases"
+        yield f"{column} of {cases}: {reason}"
 
 
 def versions_of(rows: Sequence[Row], column: str) -> list[str]:

@@ -12,6 +12,14 @@ HEIGHT, WIDTH = 0.22, 8.0
 """Inches: of a bar, of the picture."""
 
 
+def end_of(spreads: Sequence[Spread]) -> float:
+    """Where the axis ends: one wild spread does not make all bars short."""
+    if not spreads:
+        return 1.0
+    most = max(s["median"] for s in spreads)
+    return 1.05 * min(max(s.get("p90", s["median"]) for s in spreads), 2 * most)
+
+
 def bars(
     title: str,
     labels: Sequence[str],
@@ -38,6 +46,8 @@ def bars(
                 [max(s.get("p90", s["median"]) - s["median"], 0) for _, s in there],
             ]
             axes.barh(places, medians, 0.7 / len(series), xerr=errors, label=name, capsize=1.5)
+        ends = [s for spreads in series.values() for s in spreads if s is not None]
+        axes.set_xlim(0, end_of(ends))
         axes.set_yticks(range(len(labels)), labels)
         axes.invert_yaxis()
         axes.set_xlabel(axis)

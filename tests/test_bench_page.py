@@ -100,6 +100,26 @@ def test_many_cases_are_one_plot_per_fusion() -> None:
     assert list(page.page_sections.drawings("Fusions", "fusions", rows[:3])) == ["fusions"]
 
 
+def test_what_did_not_run_is_said_once() -> None:
+    reasons = {"Liger": "needs a CUDA device", "hub": "needs a CUDA device"}
+    rows: list[Any] = [{"case": n, "not_run": dict(reasons), "void": {}} for n in "abcde"]
+    rows[0]["not_run"]["torch"] = "no op"
+    rows[1]["void"] = {"tilegym": "output 0 ok: 1; output 1 OVER BUDGET: 2", "again": "the same"}
+    assert list(page.page_sections.not_run(rows)) == [
+        "Liger, hub of every case: needs a CUDA device",
+        "torch of a: no op",
+    ]
+    assert list(page.page_sections.void(rows)) == ["tilegym of b: output 1 OVER BUDGET: 2"]
+    assert page.page_sections.counted("abcd", 5) == "4 of 5 cases"
+
+
+def test_one_wild_spread_does_not_hide_the_others() -> None:
+    calm, wild = {"median": 1.0, "p90": 1.2}, {"median": 2.0, "p90": 139.0}
+    assert plots.end_of([calm]) == pytest.approx(1.26)
+    assert plots.end_of([calm, wild]) == pytest.approx(4.2)
+    assert plots.end_of([]) == 1
+
+
 # --- targets --------------------------------------------------------------------------------------
 
 

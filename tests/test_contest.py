@@ -93,6 +93,13 @@ def test_what_is_wrong_cannot_win() -> None:
 # --- a whole contest ------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def quick(graphs_only: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No code is built."""
+    monkeypatch.setitem(contest.BACKENDS, "inductor", "aot_eager")
+    monkeypatch.setattr(contest, "first_steps", lambda device: None)
+
+
 class Gated(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +118,7 @@ TARGET = "tests.test_contest:example"
 
 
 def test_the_command_prints_a_table_and_writes_json(
-    graphs_only: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "found.json"
     arguments = ["bench", TARGET, "--rounds", "3", "--device", "cpu", "--json", str(file)]
@@ -129,7 +136,7 @@ def test_the_command_prints_a_table_and_writes_json(
 
 
 def test_a_wrong_version_is_void_and_the_exit_status_says_so(
-    graphs_only: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     compiled = contest.compiled
 
@@ -145,20 +152,21 @@ def test_a_wrong_version_is_void_and_the_exit_status_says_so(
 
 
 def test_what_cannot_be_found_out_has_its_reason(
-    graphs_only: None, monkeypatch: pytest.MonkeyPatch
+    quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any) -> Any:
         raise RuntimeError("no\nroom")
 
     monkeypatch.setattr(contest.step_memory, "peak_mib", fails)
-    monkeypatch.setattr(contest, "judged", lambda _: "MemoryError: too large")
+    monkeypatch.setattr(contest.memory_bound, "free", lambda _: 1000)
     module, inputs = example()
     found = contest.hold(Target("Gated", module, inputs), 2, None, "cpu")
     assert found.versions["eager"].missing == {
-        "correct": "MemoryError: too large",
+        "correct": found.versions["inductor"].missing["correct"],
         "peak_mib": "RuntimeError: no room",
     }
     text = contest_text.to_text(found)
+    assert "no correct: tilegym: CannotRun: too large: it would take about" in text
     assert "no peak_mib: tilegym: RuntimeError: no room" in text
     assert "not checked" in text
 

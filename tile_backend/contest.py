@@ -20,12 +20,12 @@ from torch.utils import _pytree as pytree
 from tile_backend import code_counts, dynamo_counts, kernel_events, step_memory, turns
 from tile_backend.errors import BadTarget
 from tile_backend.fresh_cache import fresh_cache
-from tile_backend.lowering import oracle
+from tile_backend.lowering import memory_bound, oracle
 from tile_backend.lowering.budget import Verdict, within_budget
 from tile_backend.lowering.progress import track
 from tile_backend.targets import Target
 
-BACKENDS = {"eager": None, "inductor": "inductor", "tilegym": "tilegym"}
+BACKENDS: dict[str, str | None] = {"eager": None, "inductor": "inductor", "tilegym": "tilegym"}
 COUNTED = {"inductor": None, "tilegym": "auto"}
 """What tilegym.kernels is, of the versions whose code is counted."""
 
@@ -76,7 +76,7 @@ def hold(target: Target, rounds: int, mode: str | None, device: str) -> Contest:
     versions = {name: Version() for name in BACKENDS}
     steps: dict[str, turns.Step] = {}
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        judge = judged(target)
+        judge = judged(target, device)
         count_code(target, versions)
         for name in track(list(BACKENDS), "bench: compiling"):
             found = versions[name]
@@ -145,10 +145,15 @@ def compiled(target: Target, name: str, mode: str | None, device: str) -> Callab
     backend = BACKENDS[name]
     if backend is None:
         return target.function
-    relu: Callable[..., Any] = torch.compile(torch.relu, backend="inductor")
-    relu(torch.ones(64, device=device))  # the first steps of Inductor in a cache are no compile
+    first_steps(device)
     made: Callable[..., Any] = torch.compile(target.function, backend=backend, mode=mode)
     return made
+
+
+def first_steps(device: str) -> None:
+    """What Inductor does once in an empty cache, as probe the compiler, is no compile time."""
+    relu: Callable[..., Any] = torch.compile(torch.relu, backend="inductor")
+    relu(torch.ones(64, device=device))
 
 
 def count_code(target: Target, versions: Mapping[str, Version]) -> None:
@@ -161,15 +166,24 @@ def count_code(target: Target, versions: Mapping[str, Version]) -> None:
             versions[name].kernels = counted.kernels
 
 
-def judged(target: Target) -> Callable[[Any], Verdict] | str:
+def judged(target: Target, device: str) -> Callable[[Any], Verdict] | str:
     """What holds a result against float64, or why there is none."""
     try:
+        memory_bound.check(read_by(target), False, torch.device(device))
         exact = oracle.float64(oracle.widened(target.function))(*target.args, **target.kwargs)
         original = target.function(*target.args, **target.kwargs)
     except Exception as error:  # noqa: BLE001 - whatever it is, the table says it
         return reason_of(error)
     expected = tensors(exact), tensors(original)
     return lambda result: within_budget(tensors(result), *expected)
+
+
+def read_by(target: Target) -> list[torch.Tensor]:
+    """Weights and inputs."""
+    module = target.function if isinstance(target.function, torch.nn.Module) else torch.nn.Module()
+    inputs = pytree.tree_leaves((target.args, dict(target.kwargs)))
+    given = [x for x in inputs if isinstance(x, torch.Tensor)]
+    return [*module.parameters(), *module.buffers(), *given]
 
 
 def tensors(tree: Any) -> list[torch.Tensor]:
