@@ -15,8 +15,8 @@ from torch import fx
 
 import tile_backend.lowering
 import tile_backend.patterns
-from tile_backend import registry
-from tile_backend.lowering import analysis, input_names
+from tile_backend import machine, registry
+from tile_backend.lowering import analysis, gate, input_names, tuning_store
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.registry import registry as registry_of
 from tile_backend.options import Options
@@ -79,7 +79,13 @@ def identity(options: Options) -> str:
     parts = [sources(), options.identity(), torch.__version__]
     parts += [installed(name) for name in ("cuda-tile", "nvidia-cuda-tileiras")]
     parts += [source_of(fusion) for fusion in registry.user_fusions()]
+    parts += [tuning_store.identity(arch) for arch in architectures()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def architectures() -> list[str]:
+    """Of this machine's GPUs, else the one that is assumed."""
+    return sorted({gpu.arch for gpu in machine.gpus()}) or [gate.architecture(torch.device("cpu"))]
 
 
 @cache
