@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from tile_backend.lowering import kernel_code, launch_recipe
+from tile_backend.lowering import cubin_code, kernel_code, launch_recipe
 from tile_backend.lowering.kernel_code import Code
 from tile_backend.lowering.kernels.configuration import Choose, Configuration, Named, everything
 from tile_backend.lowering.kernels.launch_plan import KernelLimit
@@ -69,10 +69,14 @@ class Pruned:
     left_out: Mapping[str, str]
     unjudged: str = ""
 
+    def left_out_for(self) -> collections.Counter[str]:
+        """How many were left out for what: {"spill registers": 12, "do not compile": 3}."""
+        return collections.Counter(reason.split(":")[0] for reason in self.left_out.values())
+
     def summary(self) -> str:
-        """How many were left out for what: "12 spill registers, 3 do not compile"."""
-        counts = collections.Counter(reason.split(":")[0] for reason in self.left_out.values())
-        return ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+        """The same as text: "12 spill registers, 3 do not compile"."""
+        counts = self.left_out_for().most_common()
+        return ", ".join(f"{count} {reason}" for reason, count in counts)
 
 
 def pruned(call: Call) -> Pruned:
@@ -86,13 +90,18 @@ def pruned(call: Call) -> Pruned:
     built = [c for c in candidates if c.code not in missing]
     if not built or built[0] is not candidates[0]:
         return Pruned((), left_out)
-    built = list(distinct(built, left_out))
     found, unjudged = resources_of(built)
     if unjudged:
         return Pruned(tuple(built), left_out, unjudged)
-    kept = []
+    kept: list[Candidate] = []
+    seen: dict[Any, str] = {}
     for candidate in built:
-        if reason := against(candidate, found[candidate.code], found[built[0].code]):
+        resources = found[candidate.code]
+        reason = against(candidate, resources, found[built[0].code])
+        other = seen.setdefault(running(candidate, resources), candidate.text)
+        if other != candidate.text:
+            reason = f"are the same code as another: {other}"
+        if reason:
             left_out[candidate.text] = reason
         else:
             kept.append(candidate)
@@ -115,17 +124,11 @@ def planned(call: Call, left_out: dict[str, str]) -> Iterator[Candidate]:
             yield Candidate(configuration, recipe, recipe.kernel.code(given, call.arch))
 
 
-def distinct(built: Sequence[Candidate], left_out: dict[str, str]) -> Iterator[Candidate]:
-    """One of those that are the same launch: hints may change nothing."""
-    seen: dict[Any, str] = {}
-    for candidate in built:
-        image = candidate.code.kernel.lookup(candidate.code.key).image
-        launch = image, candidate.recipe.grid, candidate.recipe.parameters
-        other = seen.setdefault(launch, candidate.text)
-        if other == candidate.text:
-            yield candidate
-        else:
-            left_out[candidate.text] = f"are the same code as another: {other}"
+def running(candidate: Candidate, resources: Resources) -> Any:
+    """What a launch does: equal for launches that hints and notes alone tell apart."""
+    image = candidate.code.kernel.lookup(candidate.code.key).image
+    passed = tuple(p for p in candidate.recipe.parameters if not isinstance(p, int))
+    return cubin_code.machine_code(image), resources.usage, candidate.recipe.grid, passed
 
 
 def resources_of(built: Sequence[Candidate]) -> tuple[dict[Code, Resources], str]:
