@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.tuning_entries import ARCH
-from tile_backend import cli, tuning, tuning_measure
+from tile_backend import cli, tuning, tuning_jobs, tuning_measure
 from tile_backend.errors import TuningNotKept, UnknownArchitecture
 from tile_backend.lowering import launch_configuration, launch_recipe, prune, tuning_store
 from tile_backend.lowering.kernels.configuration import Configuration, everything
@@ -144,7 +144,7 @@ def test_dynamic_sizes_are_measured_in_each_of_their_ranges() -> None:
     found = run(dynamic=True)
     norms = [row.job.kind for row in found.rows if row.job.kind.text.startswith("rms_norm")]
     assert len(norms) > 1
-    assert len({tuple(tuning.ranges_of(kind).items()) for kind in norms}) == len(norms)
+    assert len({tuple(tuning_jobs.ranges_of(kind).items()) for kind in norms}) == len(norms)
 
 
 def test_nothing_is_measured_that_cannot_be_kept(tuning: Path) -> None:

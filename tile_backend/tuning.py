@@ -12,36 +12,26 @@ import dataclasses
 import datetime as dt
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from tile_backend import machine, precompile
+from tile_backend import machine, precompile, tuning_steps
 from tile_backend.errors import TuningNotKept
-from tile_backend.lowering import composition, custom_op, dynamic_sizes, launch_recipe, tuning_store
-from tile_backend.lowering.launch_configuration import DEFAULT, has_choice, kind_of_launch
+from tile_backend.lowering import custom_op, tuning_store
+from tile_backend.lowering.launch_configuration import DEFAULT
 from tile_backend.lowering.progress import track
-from tile_backend.lowering.prune import Call, Pruned, pruned
-from tile_backend.lowering.site_kernels import LaunchSite
-from tile_backend.lowering.tensor_layout import Layout
-from tile_backend.lowering.tuning_entry import Circumstances, Entry, Kind, Spread, bucket
+from tile_backend.lowering.prune import Pruned, pruned
+from tile_backend.lowering.tuning_entry import Circumstances, Entry, Spread
 from tile_backend.lowering.tuning_sources import sources_of
 from tile_backend.report_text import aligned, plural
+from tile_backend.tuning_jobs import Job, jobs_of, launches, ranges_of
 
 if TYPE_CHECKING:
     from tile_backend.targets import Target
     from tile_backend.tuning_measure import Bench, Outcome
 
 Status = Literal["measured", "stored", "to measure", "no kernel"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A launch to measure: once for its kind and the ranges of its sizes. count: in the model."""
-
-    call: Call
-    kind: Kind
-    count: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,13 +129,14 @@ def tune(
     for arch, bench in benches.items():
         if bench is not None:
             keep(arch, [])
-    sites, stopped = precompile.sites_of(target, architectures, dynamic)
+    captured = precompile.capture(target, dynamic, launches)
+    stopped = captured.break_reason
     if stopped:
         stopped = f"{stopped}; what comes after it is not measured"
     rows: list[Row] = []
     interrupted = False
     try:
-        jobs = track(jobs_of(sites), "launches")
+        jobs = track(jobs_of(captured.visited or {}, architectures), "launches")
         # What is there when somebody interrupts stays in the list.
         rows.extend(row_of(job, benches[job.call.arch], again) for job in jobs)
     except ImportError as error:
@@ -167,38 +158,6 @@ def here(arch: str) -> Bench | None:
     return tuning_measure.on_gpu(gpu.name, machine.driver_version()) if gpu.arch == arch else None
 
 
-def jobs_of(sites: Mapping[LaunchSite, int]) -> list[Job]:
-    """The distinct launches: of kernels with a choice, one for each kind and range of sizes."""
-    found: dict[Any, Job] = {}
-    for site, count in sites.items():
-        for call in calls_of(site):
-            arguments = dict(zip(call.names, call.values, strict=False))
-            kind = kind_of_launch(call.op, arguments, call.values[len(call.names) :])
-            if kind is None or not has_kernel_with_choice(call.op):
-                continue
-            key = call.arch, kind.text, tuple(ranges_of(kind).items())
-            known = found.get(key, Job(call, kind, 0))
-            found[key] = dataclasses.replace(known, count=known.count + count)
-    return list(found.values())
-
-
-def calls_of(site: LaunchSite) -> Iterator[Call]:
-    """The launches of a site at its sizes, and at others that its graph allows."""
-    layouts = [value for value in site.values if isinstance(value, Layout)]
-    for trial in dynamic_sizes.trials(layouts, site.environment):
-        values = [v.on_meta(trial) if isinstance(v, Layout) else v for v in site.values]
-        for op, names, given in composition.called(site.op, site.names, values):
-            yield Call(op, names, given, site.arch)
-
-
-def has_kernel_with_choice(op: str) -> bool:
-    """Whether there is anything to measure."""
-    try:
-        return has_choice(launch_recipe.planner(op))
-    except launch_recipe.NoKernelError:
-        return False
-
-
 def row_of(job: Job, bench: Bench | None, again: bool) -> Row:
     """Look it up, or prune and measure it."""
     from tile_backend.lowering.kernels.launch_plan import KernelLimit
@@ -207,6 +166,8 @@ def row_of(job: Job, bench: Bench | None, again: bool) -> Row:
     if known is not None:
         date = known.circumstances.date
         return Row(job, "stored", f"{result(known.times, known.chosen)}  {date}", known)
+    if job.ways:
+        return row_of_steps(job, bench)
     try:
         found = pruned(job.call)
     except KernelLimit as limit:
@@ -225,6 +186,17 @@ def row_of(job: Job, bench: Bench | None, again: bool) -> Row:
     return Row(job, "measured", text, entry, found, outcome.wrong)
 
 
+def row_of_steps(job: Job, bench: Bench | None) -> Row:
+    """Measure the ways to divide a call; their launches are compiled when they run."""
+    if bench is None:
+        return Row(job, "to measure", f"{len(job.ways)} ways to divide it")
+    outcome = tuning_steps.measure(bench, job.call, job.kind, job.ways)
+    entry = entry_of(job, bench, outcome)
+    keep(job.call.arch, [entry])
+    text = result(outcome.times, outcome.chosen)
+    return Row(job, "measured", text, entry, wrong=outcome.wrong)
+
+
 def stored(job: Job, bench: Bench) -> Entry | None:
     """What counts already for such launches on that GPU."""
     found = tuning_store.find(job.call.arch, bench.gpu, "configuration", job.kind)
@@ -240,7 +212,7 @@ def entry_of(job: Job, bench: Bench, outcome: Outcome) -> Entry:
         at=dict(job.kind.sizes),
         times=outcome.times,
         chosen=outcome.chosen,
-        circumstances=circumstances(bench, job.call.op),
+        circumstances=circumstances(bench, job.kind.text.split()[0]),
     )
 
 
@@ -255,11 +227,6 @@ def circumstances(bench: Bench, *ops: str) -> Circumstances:
         compiler=machine.tileiras_version(),
         sources=sources_of(frozenset(ops)),
     )
-
-
-def ranges_of(kind: Kind) -> dict[str, tuple[int, int]]:
-    """The sizes that a measurement of the kind counts for."""
-    return {name: bucket(size) for name, size in kind.sizes.items()}
 
 
 def keep(arch: str, entries: Sequence[Entry]) -> None:

@@ -81,15 +81,19 @@ def measure(
         for candidate in candidates
         if candidate.text not in wrong
     }
-    times = {name: spread(found) for name, found in bench.clock(ways, device_clock.FEWEST).items()}
+    times, chosen = race(bench.clock, ways)
+    return Outcome(times, chosen, wrong)
+
+
+def race(clock: Clock, ways: Mapping[str, Callable[[], object]]) -> tuple[dict[str, Spread], str]:
+    """The times of all ways, and the one to take; DEFAULT, which is among them, unless beaten."""
+    times = {name: spread(found) for name, found in clock(ways, device_clock.FEWEST).items()}
     others = sorted(ways.keys() - {DEFAULT}, key=lambda name: times[name].median)
     final = {name: ways[name] for name in (DEFAULT, *others[:FINALISTS])}
     if len(final) > 1:
-        found = until_narrow(bench.clock, final)
-        times |= {name: spread(taken) for name, taken in found.items()}
+        times |= {name: spread(taken) for name, taken in until_narrow(clock, final).items()}
     best = min(final, key=lambda name: times[name].median)
-    chosen = best if times[best].beats(times[DEFAULT]) else DEFAULT
-    return Outcome(times, chosen, wrong)
+    return times, best if times[best].beats(times[DEFAULT]) else DEFAULT
 
 
 def way(
