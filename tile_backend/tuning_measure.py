@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from tile_backend import repro
-from tile_backend.lowering import device_clock, oracle, reference
+from tile_backend.lowering import cuda_state, device_clock, oracle, reference
 from tile_backend.lowering.custom_op import Record
 from tile_backend.lowering.device_clock import Clock, spread, until_narrow
 from tile_backend.lowering.kernels.configuration import Named
@@ -62,7 +62,7 @@ def on_gpu(gpu: str, driver: str) -> Bench:
     run = importlib.import_module("cuda.tile").launch
 
     def launch(kernel: Any, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
-        run(torch.cuda.current_stream(), grid, kernel, arguments)
+        run(cuda_state.raw_stream(cuda_state.current_device()), grid, kernel, arguments)
 
     return Bench("cuda", launch, device_clock.time_rounds, gpu, driver)
 
