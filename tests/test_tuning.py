@@ -20,6 +20,7 @@ from tile_backend.lowering.kernels import tileiras
 from tile_backend.lowering.kernels.build_error import MissingError
 from tile_backend.lowering.kernels.configuration import Configuration, everything
 from tile_backend.lowering.launch_recipe import describe
+from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.targets import Target
 from tile_backend.tuning import Tuned, tune
 from tile_backend.tuning_measure import Bench
@@ -144,6 +145,20 @@ def test_without_the_gpu_it_prepares() -> None:
     assert not any(row.entry for row in found.rows)
 
 
+def test_without_a_compiler_nothing_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = Reason(ReasonKind.MISSING_DEPENDENCY, "it is not in the kernel store")
+
+    def missing(codes: Any, *_: Any, **__: Any) -> Any:
+        return dict.fromkeys(codes, reason)
+
+    monkeypatch.setattr(prune.kernel_code, "missing", missing)
+    found = run()
+    assert statuses(found) == ["not measured", "not measured"]
+    assert "it is not in the kernel store" in found.to_text()
+    assert found.failed
+    assert tuning_store.counts() == {}
+
+
 def test_dynamic_sizes_are_measured_in_each_of_their_ranges() -> None:
     found = run(dynamic=True)
     norms = [row.job.kind for row in found.rows if row.job.kind.text.startswith("rms_norm")]
@@ -198,7 +213,7 @@ def test_on_a_gpu() -> None:
     """Without a compiler only what is in the kernel store can be measured."""
     found = tune(target(), [])
     compiles = not isinstance(tileiras.found(), MissingError)
-    assert {row.status for row in found.rows} <= {"measured", "no kernel"}
+    assert {row.status for row in found.rows} <= {"measured", "not measured"}
     if compiles:
         assert statuses(found) == ["measured", "measured"]
         assert statuses(tune(target(), [])) == ["stored", "stored"]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tile_backend.targets import Target
     from tile_backend.tuning_measure import Bench, Outcome
 
-Status = Literal["measured", "stored", "to measure", "no kernel"]
+Status = Literal["measured", "stored", "to measure", "not measured", "no kernel"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +61,11 @@ class Tuned:
     rows: tuple[Row, ...]
     incomplete: str = ""
     interrupted: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether something was to be measured and was not."""
+        return self.interrupted or any(row.status == "not measured" for row in self.rows)
 
     def to_text(self) -> str:
         """The totals, a line for each launch, then what was left out, and where the file is."""
@@ -172,6 +177,8 @@ def row_of(job: Job, bench: Bench | None, again: bool) -> Row:
         found = pruned(job.call)
     except KernelLimit as limit:
         return Row(job, "no kernel", str(limit))
+    if found.absent:
+        return Row(job, "not measured", found.absent)
     if not found.kept:
         return Row(job, "no kernel", found.summary(), pruned=found)
     if bench is None:
