@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from tile_backend import machine, precompile, tuning_steps
+from tile_backend import machine, precompile, registry, tuning_steps
 from tile_backend.errors import TuningNotKept
 from tile_backend.lowering import custom_op, tuning_store
 from tile_backend.lowering.launch_configuration import DEFAULT
@@ -25,7 +25,7 @@ from tile_backend.lowering.prune import Pruned, pruned
 from tile_backend.lowering.tuning_entry import Circumstances, Entry, Spread
 from tile_backend.lowering.tuning_sources import sources_of
 from tile_backend.report_text import aligned, plural
-from tile_backend.tuning_jobs import Job, jobs_of, launches, ranges_of
+from tile_backend.tuning_jobs import Job, jobs_of, ranges_of, seen
 
 if TYPE_CHECKING:
     from tile_backend.targets import Target
@@ -122,19 +122,22 @@ def tune(
     architectures: Sequence[str],
     dynamic: bool = False,
     again: bool = False,
+    training: bool = False,
     bench_of: Callable[[str], Bench | None] | None = None,
 ) -> Tuned:
     """Measure what is not stored, or all of it `again`. architectures: this machine's GPUs' if ().
 
+    training: with what needs a gradient, forward and backward.
     bench_of: where launches of an architecture are measured; None: they are pruned only.
     Raises UnknownArchitecture, MissingDependency, TuningNotKept.
     """
     architectures = precompile.checked(architectures)
+    custom_op.define(registry.known_fusions())
     benches = {arch: (bench_of or here)(arch) for arch in architectures}
     for arch, bench in benches.items():
         if bench is not None:
             keep(arch, [])
-    captured = precompile.capture(target, dynamic, launches)
+    captured = precompile.capture(target, dynamic, seen, training)
     stopped = captured.break_reason
     if stopped:
         stopped = f"{stopped}; what comes after it is not measured"
