@@ -141,8 +141,8 @@ class LockFileError(TileBackendError):
     template = "cannot use {path!r} as a lock file: {cause}. Write it with: {command}."
 
 
-class WalkthroughNotSaved(TileBackendError):
-    """The file of a walk-through cannot be written."""
+class FileNotSaved(TileBackendError):
+    """The file of a walk-through, or of a bench, cannot be written."""
 
     template = "cannot write {path!r}: {cause}. Name a file in a folder that can be written."
 
