@@ -113,6 +113,10 @@ class Op:
     composed:  (run, arguments, outputs) -> None, for an op without a kernel of its own: fills the
                outputs (None: unread) with ATen and other ops, `run(name, **arguments)`, on every
                device; waits for none, so it looks at sizes, not at values.
+    sizes:     (arguments) -> the sizes that vary between calls that are otherwise alike, by name;
+               one that bears an argument's name stands for it. None: the rows of the first tensor,
+               {"rows": elements in front of its last dimension}. See launch_kind.
+    unsized:   tensor arguments whose last dimension is one of those sizes, not a feature.
     """
 
     name: str
@@ -123,6 +127,8 @@ class Op:
     steps: Callable[[Run, Mapping[str, Any], int], Any] | None = None
     stands_for: tuple[str, ...] = ()
     composed: Callable[[Run, Mapping[str, Any], Sequence[torch.Tensor | None]], None] | None = None
+    sizes: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    unsized: tuple[str, ...] = ()
 
     @property
     def in_training(self) -> str:

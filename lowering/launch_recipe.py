@@ -11,11 +11,14 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from tile_backend.lowering import raw_tensors
+from tile_backend.lowering import launch_configuration, raw_tensors
+
+if TYPE_CHECKING:
+    from tile_backend.lowering.kernels.configuration import Choose
 
 PLANS_KEPT = 4096
 """Per process; a model with dynamic sizes makes one for each size it meets."""
@@ -55,11 +58,15 @@ class View(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """`parameters` are Views, or numbers that are passed as they are."""
+    """`parameters` are Views, or numbers that are passed as they are.
+
+    measured: the stored configuration that was taken; None: the plan's own.
+    """
 
     kernel: Any
     grid: tuple[int, int, int]
     parameters: tuple[Any, ...]
+    measured: launch_configuration.Measured | None = None
 
     def arguments(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """The kernel's arguments; `values` are the op's, then its outputs."""
@@ -87,10 +94,41 @@ def recipe(
     names:     the op's arguments; `described` has their descriptions, then those of the outputs.
     Raises what `plan` raises, and NoKernelError.
     """
-    plan = _planner(name)
-    values = [d.on_meta() if isinstance(d, Described) else d for d in described]
-    arguments = dict(zip(names, values, strict=False))
-    launch = plan(arguments, tuple(values[len(names) :]), arch)
+    plan = planner(name)
+    values = on_meta(described)
+    arguments, outputs = dict(zip(names, values, strict=False)), tuple(values[len(names) :])
+    launch, measured = launch_configuration.planned(name, plan, arguments, outputs, arch)
+    return _recipe(name, launch, values, measured)
+
+
+def made(
+    name: str, names: tuple[str, ...], described: tuple[Any, ...], arch: str, choose: Choose
+) -> Recipe | None:
+    """The same of a launch whose configuration is chosen here; nothing is remembered."""
+    plan = planner(name)
+    values = on_meta(described)
+    arguments, outputs = dict(zip(names, values, strict=False)), tuple(values[len(names) :])
+    choice = (choose,) if launch_configuration.has_choice(plan) else ()
+    return _recipe(name, plan(arguments, outputs, arch, *choice), values, None)
+
+
+def planned(name: str, names: tuple[str, ...], described: tuple[Any, ...], arch: str) -> Recipe:
+    """The same as the plan has it, whatever was measured. There is something to compute."""
+    from tile_backend.lowering.kernels.configuration import as_planned
+
+    found = made(name, names, described, arch, as_planned)
+    assert found is not None, f"{name} computes nothing"
+    return found
+
+
+def on_meta(described: tuple[Any, ...]) -> list[Any]:
+    """The values that were described, tensors without data."""
+    return [d.on_meta() if isinstance(d, Described) else d for d in described]
+
+
+def _recipe(
+    name: str, launch: Any, values: Sequence[Any], measured: launch_configuration.Measured | None
+) -> Recipe | None:
     if launch is None:
         return None
     storages = {
@@ -104,10 +142,17 @@ def recipe(
         else parameter
         for parameter in launch.args
     )
-    return Recipe(launch.kernel, launch.grid, tuple(parameters))
+    return Recipe(launch.kernel, launch.grid, tuple(parameters), measured)
 
 
-def _planner(name: str) -> Callable[..., Any]:
+def reject(measured: launch_configuration.Measured, reason: str) -> None:
+    """From now on launches are planned without that configuration, which is said once."""
+    launch_configuration.reject(measured, reason)
+    recipe.cache_clear()
+
+
+def planner(name: str) -> Callable[..., Any]:
+    """`plan` of an op's kernel file. Raises NoKernelError."""
     module = f"tile_backend.lowering.kernels.{name}"
     try:
         plan: Callable[..., Any] = importlib.import_module(module).plan

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
-from tile_backend.lowering import composition, dynamic_sizes, gate, kernel_code
+from tile_backend.lowering import composition, dynamic_sizes, gate, kernel_code, launch_recipe
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.kernel_code import Code
 from tile_backend.lowering.kernels.launch_plan import KernelLimit
+from tile_backend.lowering.launch_configuration import Measured
 from tile_backend.lowering.launch_recipe import NoKernelError, describe, recipe
 from tile_backend.lowering.legality import Call
 from tile_backend.lowering.reason import Reason, ReasonKind
@@ -67,11 +68,15 @@ class LaunchSite:
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-    """What a launch needs at some sizes: code, or nothing, or it is refused there."""
+    """What a launch needs at some sizes: code, or nothing, or it is refused there.
+
+    measured: the stored configuration that the code is of.
+    """
 
     sizes: str
     code: Code | None = None
     refusal: Reason | None = None
+    measured: Measured | None = None
 
     def problem(self, missing: Mapping[Code, Reason]) -> Reason | None:
         """Why the kernel does not run at these sizes."""
@@ -113,6 +118,10 @@ def problems(sites: Sequence[LaunchSite], compiles: bool) -> dict[LaunchSite, Pr
     needs = {site: list(needs_of(site)) for site in dict.fromkeys(sites)}
     codes = {need.code for found in needs.values() for need in found if need.code is not None}
     missing = kernel_code.missing(codes, compiles)
+    if rejected := without_code(needs, missing):
+        for measured, reason in rejected.items():
+            launch_recipe.reject(measured, reason.text)
+        return problems(sites, compiles)
     return {
         site: [
             ("" if need.sizes == found[0].sizes else need.sizes, problem)
@@ -123,8 +132,23 @@ def problems(sites: Sequence[LaunchSite], compiles: bool) -> dict[LaunchSite, Pr
     }
 
 
-def needs_of(site: LaunchSite) -> Iterator[Need]:
-    """What the launch needs at the captured sizes, then at others that the graph allows."""
+def without_code(
+    needs: Mapping[LaunchSite, Sequence[Need]], missing: Mapping[Code, Reason]
+) -> dict[Measured, Reason]:
+    """The stored configurations whose code cannot be had, and why."""
+    return {
+        need.measured: missing[need.code]
+        for found in needs.values()
+        for need in found
+        if need.measured is not None and need.code is not None and need.code in missing
+    }
+
+
+def needs_of(site: LaunchSite, fallbacks: bool = False) -> Iterator[Need]:
+    """What the launch needs at the captured sizes, then at others that the graph allows.
+
+    fallbacks: and where a measured configuration is taken, what the launch needs without it.
+    """
     kernels = importlib.import_module("tile_backend.lowering.kernels.signature")
     layouts = [value for value in site.values if isinstance(value, Layout)]
     for trial in dynamic_sizes.trials(layouts, site.environment):
@@ -142,8 +166,13 @@ def needs_of(site: LaunchSite) -> Iterator[Need]:
             if found is None:
                 yield Need(sizes)
                 continue
-            signature = kernels.signature_for(found.kernel, found.arguments(given))
-            yield Need(sizes, found.kernel.code(signature, site.arch))
+            recipes = [found]
+            if fallbacks and found.measured is not None:
+                recipes.append(launch_recipe.planned(op, names, describe(given), site.arch))
+            for each in recipes:
+                signature = kernels.signature_for(each.kernel, each.arguments(given))
+                code = each.kernel.code(signature, site.arch)
+                yield Need(sizes, code, measured=each.measured)
 
 
 def judged(verdict: Verdict, found: Problems, kernels: str) -> Verdict:

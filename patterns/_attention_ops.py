@@ -8,6 +8,7 @@ beside inputs and output. `attention_grad_q` and `attention_grad_kv` are that ba
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -147,6 +148,28 @@ def attention_grad_kv(dout: torch.Tensor, q: torch.Tensor, **others: Any) -> Any
     return of_keys.to(k.dtype), of_values.to(v.dtype)
 
 
+def sizes(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """See Op.sizes; kv_heads: of k and v. A start of 0 is what most calls have."""
+    q, k = arguments["q"], arguments["k"]
+    found = dict(zip(("batch", "heads", "queries"), q.shape, strict=False))
+    found |= dict(zip(("kv_heads", "keys"), k.shape[1:], strict=False))
+    start = arguments["start"]
+    if not isinstance(start, int) or start:
+        found["start"] = start
+    if "splits" in arguments:
+        found["splits"] = arguments["splits"]
+    return found
+
+
+def sizes_of_join(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    splits, *queries, _width = arguments["parts"].shape
+    return {"splits": splits, "rows": math.prod(queries)}
+
+
+UNSIZED = ("mask", "padding", "segments", "offset", "sinks", "lse", "delta")
+"""Whose last dimension is one of these sizes."""
+SIZED: dict[str, Any] = {"sizes": sizes, "unsized": UNSIZED}
+
 GRADIENT = f"(Tensor dout, Tensor q, Tensor k, Tensor v, {MASKS}, Tensor lse, Tensor delta,"
 GRADIENT += f" float scale, {PLACES}, float? softcap=None)"
 
@@ -230,25 +253,36 @@ OPS = (
         gradient=_attention_gradient.GRADIENT,
         steps=in_two_steps,
         stands_for=SDPA,
+        **SIZED,
     ),
-    Op("attention_with_lse", f"{ATTENTION}(Tensor, Tensor)", attention_with_lse, outputs_with_lse),
+    Op(
+        "attention_with_lse",
+        f"{ATTENTION}(Tensor, Tensor)",
+        attention_with_lse,
+        outputs_with_lse,
+        **SIZED,
+    ),
     Op(
         "attention_grad_q",
         f"{GRADIENT} -> Tensor",
         attention_grad_q,
         lambda **given: like_projection(given["q"]),
+        **SIZED,
     ),
     Op(
         "attention_grad_kv",
         f"{GRADIENT} -> (Tensor, Tensor)",
         attention_grad_kv,
         lambda **given: (like_projection(given["k"]), like_projection(given["v"])),
+        **SIZED,
     ),
-    Op("attention_split", SPLIT, attention_split, outputs_of_split),
+    Op("attention_split", SPLIT, attention_split, outputs_of_split, **SIZED),
     Op(
         "attention_join",
         "(Tensor parts, Tensor lse, Tensor? sinks, ScalarType dtype) -> Tensor",
         attention_join,
         outputs_of_join,
+        sizes=sizes_of_join,
+        unsized=("lse", "sinks"),
     ),
 )

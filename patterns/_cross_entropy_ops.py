@@ -108,12 +108,14 @@ ROWS = Op(
     f"(Tensor logits, Tensor labels, {ROW}) -> (Tensor, Tensor)",
     math_of.cross_entropy_rows,
     lambda **given: (losses(given["labels"]), parts(given["labels"])),
+    unsized=("labels",),
 )
 GRAD = Op(
     "cross_entropy_grad",
     f"(Tensor logits, Tensor labels, Tensor parts, Tensor factor, {ROW}) -> Tensor",
     math_of.cross_entropy_grad,
     lambda **given: torch.empty_like(given["logits"], memory_format=torch.contiguous_format),
+    unsized=("labels", "parts", "factor"),
 )
 OPS = (
     Op(
@@ -126,6 +128,7 @@ OPS = (
         ),
         stands_for=("_log_softmax", "nll_loss_forward", "nll_loss2d_forward"),
         composed=composed,
+        unsized=("labels",),
     ),
     Op(
         "cross_entropy_with_parts",
@@ -133,6 +136,7 @@ OPS = (
         cross_entropy_with_parts,
         outputs_with_parts,
         composed=composed,
+        unsized=("labels",),
     ),
     ROWS,
     GRAD,

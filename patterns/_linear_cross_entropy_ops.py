@@ -9,6 +9,7 @@ et al., arXiv:2410.10989, section 3.2, does the same but for that).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -153,6 +154,12 @@ def backward(
     return {n: (named[n].float() * factor).to(arguments[n].dtype) for n in needed}
 
 
+def sizes(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """See Op.sizes."""
+    rows = math.prod(arguments["hidden"].shape[:-1])
+    return {"rows": rows, "vocabulary": arguments["weight"].shape[0]}
+
+
 LINEAR = f"(Tensor hidden, Tensor weight, Tensor? bias, Tensor labels, {WHOLE}, str gradients='')"
 
 OPS = (
@@ -171,6 +178,8 @@ OPS = (
         ),
         stands_for=("mm", "addmm", "bmm", "_log_softmax", "nll_loss_forward"),
         composed=composed,
+        sizes=sizes,
+        unsized=("bias", "labels"),
     ),
     Op(
         "linear_cross_entropy_with_gradients",
@@ -178,6 +187,8 @@ OPS = (
         linear_cross_entropy_with_gradients,
         outputs_with_gradients,
         composed=composed,
+        sizes=sizes,
+        unsized=("bias", "labels"),
     ),
     ROWS,
     GRAD,

@@ -12,6 +12,7 @@ float32, whatever the forward rounds. Beside the arguments nothing is kept. Sums
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -255,12 +256,20 @@ ADD_RMS_NORM = Gradient(applies, backward_of_add, kept=(1,))
 RMS_NORM_ADD = Gradient(applies, backward_before_add)
 LAYER_NORM = Gradient(applies, backward_of_layer_norm)
 
+
+def sizes(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """See Op.sizes. How many sums are wanted is a function of the rows; whether, is not."""
+    sums = {n: arguments.get(n, 0) for n in ("weight_parts", "bias_parts")}
+    return {"rows": math.prod(arguments["dout"].shape[:-1])} | {n: s for n, s in sums.items() if s}
+
+
 RMS_NORM_GRAD = Op(
     "rms_norm_grad",
     "(Tensor dout, Tensor x, Tensor? weight, Tensor? added, float eps, float offset=0.0,"
     " int weight_parts=0, bool of_x=True) -> (Tensor, Tensor)",
     rms_norm_grad,
     rms_outputs,
+    sizes=sizes,
 )
 LAYER_NORM_GRAD = Op(
     "layer_norm_grad",
@@ -268,4 +277,5 @@ LAYER_NORM_GRAD = Op(
     " bool of_x=True) -> (Tensor, Tensor, Tensor)",
     layer_norm_grad,
     layer_outputs,
+    sizes=sizes,
 )

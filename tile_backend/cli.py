@@ -1,7 +1,7 @@
 """The command line, `python -m tile_backend` and `tile-backend`: one function per command.
 
-Exit codes: 0 done, 1 the request failed (one sentence on stderr), 2 wrong usage or a command that
-is not available in this version. Results go to stdout, so that they can be piped.
+Exit codes: 0 done, 1 the request failed (one sentence on stderr), 2 wrong usage or an option
+that is not available in this version. Results go to stdout, so that they can be piped.
 """
 
 from __future__ import annotations
@@ -30,13 +30,6 @@ TARGET is one of
 WALKTHROUGH_HELP = """\
 TARGET is the name of a fusion (see `fusions`), of which a small example is shown, or your own:
 """
-LATER = {
-    "tune": (
-        "measure launch configurations on this GPU",
-        "kernels run with their shipped configurations",
-    ),
-}
-"""Commands of a later version: what they will do, and what to do today."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add_precompile(
         with_target(commands, "precompile", "compile the kernels of a model, without a GPU")
     )
+    add_tune(with_target(commands, "tune", "measure how a model's kernels are launched fastest"))
     add_walkthrough(
         with_target(
             commands, "walkthrough", "lead one module through every stage, down to its kernel"
@@ -79,10 +73,6 @@ def parser() -> argparse.ArgumentParser:
     fusions.set_defaults(run=run_fusions)
     doctor = commands.add_parser("doctor", help="show what is installed and what can run here")
     doctor.set_defaults(run=run_doctor)
-    for name, (summary, _) in LATER.items():
-        later = commands.add_parser(name, help=f"(not available in this version) {summary}")
-        later.add_argument("arguments", nargs="*")
-        later.set_defaults(run=run_later, command=name)
     return top
 
 
@@ -122,20 +112,27 @@ def add_lock(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_lock)
 
 
+def add_architectures(command: argparse.ArgumentParser, summary: str) -> None:
+    """For which GPUs, and for which sizes."""
+    command.add_argument("--arch", action="append", default=[], metavar="sm_NN", help=summary)
+    text = "for other sizes of the inputs as well"
+    command.add_argument("--dynamic", action="store_true", help=text)
+
+
 def add_precompile(command: argparse.ArgumentParser) -> None:
     """precompile: besides TARGET, for which GPU and into which folder."""
-    command.add_argument(
-        "--arch",
-        action="append",
-        default=[],
-        metavar="sm_NN",
-        help="of the GPU; may be repeated (that of this machine)",
-    )
+    add_architectures(command, "of the GPU; may be repeated (that of this machine)")
     command.add_argument("--out", metavar="FOLDER", help="the store to fill (the user's own)")
-    command.add_argument(
-        "--dynamic", action="store_true", help="for other sizes of the inputs as well"
-    )
     command.set_defaults(run=run_precompile)
+
+
+def add_tune(command: argparse.ArgumentParser) -> None:
+    """tune: besides TARGET, on which GPU, and how much of it."""
+    add_architectures(command, "of the GPU (that of this machine); of others, only prepare it")
+    command.add_argument("--training", action="store_true", help="with the backward of training")
+    command.add_argument("--again", action="store_true", help="measure what is stored as well")
+    command.add_argument("--json", action="store_true", help="print JSON instead of text")
+    command.set_defaults(run=run_tune)
 
 
 def add_walkthrough(command: argparse.ArgumentParser) -> None:
@@ -220,6 +217,17 @@ def run_precompile(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_tune(arguments: argparse.Namespace) -> int:
+    """Measure, and say what became of each launch; 1 if it ended early, or lacks a compiler."""
+    from tile_backend.tuning import tune
+
+    target = request_of(arguments).resolve()
+    chosen = arguments.arch, arguments.dynamic, arguments.again, arguments.training
+    done = tune(target, *chosen)
+    print(done.to_json() if arguments.json else done.to_text())
+    return 1 if done.failed else 0
+
+
 def run_bench(arguments: argparse.Namespace) -> int:
     """Print who won; 1 where a version is wrong or did not run."""
     text, code = cli_bench.run(request_of(arguments), arguments)
@@ -281,9 +289,3 @@ def run_walkthrough(arguments: argparse.Namespace) -> int:
     else:
         print(tour.to_text(arguments.full, "--full"))
     return 0
-
-
-def run_later(arguments: argparse.Namespace) -> int:
-    """Refuse a command of a later version."""
-    _, instead = LATER[arguments.command]
-    raise NotAvailable(what=f"The command {arguments.command!r}", instead=instead)

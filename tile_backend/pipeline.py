@@ -12,8 +12,8 @@ from functools import cache
 import torch
 from torch import fx
 
-from tile_backend import registry
-from tile_backend.lowering import analysis, input_names
+from tile_backend import machine, registry
+from tile_backend.lowering import analysis, gate, input_names, tuning_store
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.options import Options
 from tile_backend.pattern_cache import registry_of
@@ -77,7 +77,13 @@ def identity(options: Options) -> str:
     parts = [sources(), options.identity(), torch.__version__]
     parts += [installed(name) for name in ("cuda-tile", "nvidia-cuda-tileiras")]
     parts += [source_of(fusion) for fusion in registry.user_fusions()]
+    parts += [tuning_store.identity(arch) for arch in architectures()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def architectures() -> list[str]:
+    """Of this machine's GPUs, else the one that is assumed."""
+    return sorted({gpu.arch for gpu in machine.gpus()}) or [gate.architecture(torch.device("cpu"))]
 
 
 @cache

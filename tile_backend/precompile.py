@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from tile_backend.report_text import aligned, plural
 if TYPE_CHECKING:
     from torch import fx
 
+    from tile_backend.lowering.legality import Call
     from tile_backend.targets import Target
 
 INSTALL = "pip install 'tile-backend[kernels]'"
@@ -97,32 +98,42 @@ def checked(architectures: Sequence[str]) -> list[str]:
     return found
 
 
-def capture(target: Target, dynamic: bool) -> inductor.Capture:
-    """The launches of the target's graph, as a Counter."""
+def capture(
+    target: Target,
+    dynamic: bool,
+    of_call: Callable[[Call], Iterable[Any]] = LaunchSite.all_of,
+    training: bool = False,
+) -> inductor.Capture:
+    """What `of_call` makes of the calls of ops in the target's graph, as a Counter.
+
+    training: the graph is one that autograd follows.
+    """
     options, _ = Options.parse({"tilegym.kernels": "always"}, known=registry.names)
-    visit = functools.partial(launches_of, options)
-    with torch.no_grad():
+    visit = functools.partial(launches_of, options, of_call)
+    with torch.set_grad_enabled(training):
         return inductor.capture(
             inductor.original(target.function), target.args, target.kwargs, visit, dynamic or None
         )
 
 
-def launches_of(options: Options, module: fx.GraphModule) -> collections.Counter[LaunchSite]:
-    """One for each op that the backend would put into the graph; identical ones are counted."""
+def launches_of(
+    options: Options, of_call: Callable[[Call], Iterable[Any]], module: fx.GraphModule
+) -> collections.Counter[Any]:
+    """For each op that the backend would put into the graph; identical ones are counted."""
     found = pipeline.analyse(module, options)
     candidates = (candidate for _, accepted in found.accepted for candidate in accepted)
     return collections.Counter(
         site
         for candidate in candidates
         if candidate.call is not None
-        for site in LaunchSite.all_of(candidate.call)
+        for site in of_call(candidate.call)
     )
 
 
 def built(sites: collections.Counter[LaunchSite], stopped: str) -> Precompiled:
     """Compile what the sites need and the store lacks."""
     try:
-        needs = {site: list(site_kernels.needs_of(site)) for site in sites}
+        needs = {site: list(site_kernels.needs_of(site, fallbacks=True)) for site in sites}
     except ImportError as error:
         raise missing("cuda-tile", error) from error
     codes: collections.Counter[Code] = collections.Counter()
@@ -183,6 +194,6 @@ def refusals(
                 yield site.op, site.arch, f"x{sites[site]}", text
 
 
-def missing(package: str, cause: Any) -> MissingDependency:
+def missing(package: str, cause: Any, what: str = "precompile") -> MissingDependency:
     """The error, to be raised by the caller."""
-    return MissingDependency(what="precompile", package=package, cause=cause, command=INSTALL)
+    return MissingDependency(what=what, package=package, cause=cause, command=INSTALL)
