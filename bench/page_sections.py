@@ -54,8 +54,8 @@ def not_run(rows: Sequence[Row]) -> Iterator[str]:
     versions: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (name, reason), of in cases.items():
         versions.setdefault((reason, tuple(of)), []).append(name)
-    for (reason, of), names in versions.items():
-        yield f"{', '.join(names)} of {counted(of, len(rows))}: {reason}"
+    for (reason, titles), names in versions.items():
+        yield f"{', '.join(names)} of {counted(titles, len(rows))}: {reason}"
 
 
 def counted(cases: Sequence[str], of: int) -> str:
