@@ -14,16 +14,8 @@ Kind = Literal["loop", "view", "opaque"]
 
 LOOPS = frozenset(
     (
-        *(
-            "_to_copy",
-            "clone",
-            "copy",
-            "copy_",
-            "contiguous",
-            "lift_fresh_copy",
-            "fill",
-            "masked_fill",
-        ),
+        *("_to_copy", "clone", "copy", "copy_", "contiguous", "lift_fresh_copy", "fill"),
+        *("masked_fill", "__and__", "__or__", "__xor__"),
         *("sum", "mean", "amax", "amin", "max", "min", "prod", "any", "all", "argmax", "argmin"),
         *("var", "var_mean", "std", "std_mean", "logsumexp", "linalg_vector_norm", "norm"),
         *("_softmax", "_log_softmax", "_safe_softmax", "native_layer_norm", "native_group_norm"),

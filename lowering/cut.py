@@ -29,7 +29,7 @@ class Cut:
     """Which nodes come along. inside: in the order of the program; inputs: what they read.
 
     candidates: the sites, in the order of the program. neighbours: nodes of their graph that come
-    along as they are.
+    along as they are. wanted: the nodes of both; the rest of `inside` leads to what they read.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Cut:
         self.nesting = nesting
         self.candidates = tuple(candidates)
         taken = {*neighbours, *(n for c in candidates for n in c.extent.elided)}
+        self.wanted = taken
         self.equal = {
             node: operand
             for candidate in candidates
@@ -158,34 +159,71 @@ class Cut:
         fakes = (value(node) for node in (*self.inputs, *self.inside))
         return tuple(fake for fake in fakes if isinstance(fake, torch.Tensor))
 
+    @property
+    def led(self) -> tuple[fx.Node, ...]:
+        """Values that what is wanted reads, and that are computed from the inputs: masks."""
+        read = [source for node in self.wanted for source in node.all_input_nodes]
+        for candidate in self.candidates:
+            read += candidate.extent.operands
+            sources = candidate.call.sources.values() if candidate.call is not None else ()
+            read += [node for source in sources for node in (source.node, *source.others)]
+        found = set()
+        for node in read:
+            while node not in self._inside and node in self.equal:
+                node = self.equal[node]
+            if node in self._inside and isinstance(value(node), torch.Tensor):
+                found.add(node)
+        return tuple(node for node in self.inside if node in found - self.wanted)
+
+    def leading(self) -> fx.GraphModule:
+        """A function of `inputs` that returns `led`."""
+        graph, taken = self._opened(self.inputs)
+        for i, node in enumerate(node for node in self.inside if node not in self.wanted):
+            self._copy(node, graph, taken, f"value_{i}")
+        graph.output(tuple(taken[node] for node in self.led))
+        return fx.GraphModule(torch.nn.Module(), graph)
+
     def code(
-        self, chosen: Sequence[Candidate], roots: Sequence[fx.Node], overload: str = "default"
+        self,
+        chosen: Sequence[Candidate],
+        roots: Sequence[fx.Node],
+        overload: str = "default",
+        given: Sequence[fx.Node] | None = None,
     ) -> fx.GraphModule:
         """A function of `inputs` that returns the roots as a tuple, with the new code of the chosen
         sites. Names do not depend on the place.
+
+        given: the rest of what it gets, in place of what leads to it.
         """
-        graph, taken = fx.Graph(), dict[fx.Node, fx.Node]()
-        for i, node in enumerate(self.inputs):
-            taken[node] = graph.placeholder(f"input_{i}")
+        graph, taken = self._opened((*self.inputs, *(given or ())))
         waiting = sorted(chosen, key=lambda c: self._position(c.place))
         gone = self._gone(chosen, roots)
-        kept = [node for node in self.inside if node not in gone]
-
-        def copied(argument: Any) -> Any:
-            if isinstance(argument, fx.Node):
-                return self.found(taken, argument)
-            return constant(argument)
-
+        nodes = self.inside if given is None else [n for n in self.inside if n in self.wanted]
+        kept = [node for node in nodes if node not in gone]
         for i, node in enumerate(kept):
             while waiting and self._position(waiting[0].place) <= self._position(node):
                 self._put_in(waiting.pop(0), graph, taken, overload)
-            args, kwargs = (fx.node.map_aggregate(a, copied) for a in (node.args, node.kwargs))
-            taken[node] = graph.create_node(node.op, node.target, args, kwargs, f"value_{i}")  # type: ignore[arg-type]
+            self._copy(node, graph, taken, f"value_{i}")
         for candidate in waiting:
             self._put_in(candidate, graph, taken, overload)
         graph.output(tuple(self.found(taken, root) for root in roots))
         graph.lint()
         return fx.GraphModule(torch.nn.Module(), graph)
+
+    def _opened(self, nodes: Iterable[fx.Node]) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+        graph = fx.Graph()
+        return graph, {node: graph.placeholder(f"input_{i}") for i, node in enumerate(nodes)}
+
+    def _copy(
+        self, node: fx.Node, graph: fx.Graph, taken: dict[fx.Node, fx.Node], name: str
+    ) -> None:
+        def copied(argument: Any) -> Any:
+            if isinstance(argument, fx.Node):
+                return self.found(taken, argument)
+            return constant(argument)
+
+        args, kwargs = (fx.node.map_aggregate(a, copied) for a in (node.args, node.kwargs))
+        taken[node] = graph.create_node(node.op, node.target, args, kwargs, name)  # type: ignore[arg-type]
 
     def _gone(self, chosen: Sequence[Candidate], roots: Sequence[fx.Node]) -> set[fx.Node]:
         """What the new code has no use for: what a site elides, but for casts and views that

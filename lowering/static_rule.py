@@ -1,0 +1,118 @@
+"""What the gate goes by while nothing has been measured: bytes, operations, launches and waves.
+
+Both sides are modelled alike (see work), Inductor's rather better than it is. A way with ops of
+ours is taken only where the model sees a clear gain: a fifth of the time, or, at no more time, a
+large value that is not written to memory. All else is Inductor's, a tie as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tile_backend.lowering import meta
+from tile_backend.lowering.custom_op import define
+from tile_backend.lowering.device import Gpu
+from tile_backend.lowering.fusion import Fusion
+from tile_backend.lowering.kernels_known import blocks_of
+from tile_backend.lowering.legality import Call
+from tile_backend.lowering.reference import as_tuple
+from tile_backend.lowering.signature import declared
+from tile_backend.lowering.tuning_entry import INDUCTOR
+from tile_backend.lowering.ways import Way, Ways
+from tile_backend.lowering.work import Work, size, work
+
+CLEAR = 0.8
+"""Of Inductor's time."""
+SAME = 1.05
+LARGE = 256 * 2**20
+"""Bytes of a value that is worth while not to have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """chosen: a way. text: the sentence of the report, "estimated: ..."."""
+
+    chosen: Way
+    text: str
+
+
+def estimate(found: Ways, gpu: Gpu) -> Estimate:
+    """Of a slice. Raises what the code raises on meta tensors."""
+    tensors = [meta.node(node) for node in (*found.inputs, *found.led)]
+    works = {
+        way: work(lambda code=code: code(*tensors), tensors, gpu, blocks_of(gpu.arch))
+        for way, code in found.codes.items()
+    }
+    return judged(works, gpu)
+
+
+def of_call(fusion: Fusion, call: Call, gpu: Gpu) -> Estimate:
+    """Of a call whose graph is not at hand: the op against its reference, without neighbours."""
+    define([fusion])
+    original = {n: meta.like(a) for n, a in (call.masked or call.arguments).items()}
+    given = {n: meta.like(a) for n, a in call.arguments.items()}
+    blocks = blocks_of(gpu.arch)
+
+    def ours() -> Any:
+        import torch
+
+        overload = getattr(torch.ops.tilegym, call.op.name).default
+        return as_tuple(overload(*(given[name] for name in declared(call.op).names)))
+
+    def theirs() -> Any:
+        return as_tuple(call.op.reference(**original))
+
+    works = {
+        INDUCTOR: work(theirs, original.values(), gpu, blocks),
+        call.op.name: work(ours, given.values(), gpu, blocks),
+    }
+    return judged(works, gpu)
+
+
+def judged(works: Mapping[Way, Work], gpu: Gpu) -> Estimate:
+    """The fastest way that gains clearly, by the model."""
+    theirs = works[INDUCTOR]
+    others = sorted((w.seconds, way) for way, w in works.items() if way != INDUCTOR)
+    where = f", on {gpu.name}" if gpu.assumed else ""
+    for _, way in others:
+        ours = works[way]
+        if gains(ours, theirs):
+            return Estimate(way, f"estimated: {compared(ours, theirs)}{where}")
+    if not others:
+        return Estimate(INDUCTOR, f"estimated: {theirs}{where}")
+    ours = works[others[0][1]]
+    return Estimate(INDUCTOR, f"estimated: no clear gain, {compared(ours, theirs)}{where}")
+
+
+def gains(ours: Work, theirs: Work) -> bool:
+    if ours.seconds <= CLEAR * theirs.seconds:
+        return True
+    return ours.seconds <= SAME * theirs.seconds and saves(ours, theirs)
+
+
+def saves(ours: Work, theirs: Work) -> bool:
+    """Whether a large value does not come to be."""
+    return theirs.largest >= LARGE and 2 * ours.largest <= theirs.largest
+
+
+def compared(ours: Work, theirs: Work) -> str:
+    """ "2 launches and 96 MiB against 3 and 160 MiB of Inductor"."""
+    text = f"{ours} against {theirs.launches} and {size(theirs.bytes)} of Inductor"
+    if not math.isclose(ours.flops, theirs.flops, rel_tol=0.02):
+        text += f", {operations(ours.flops)} against {operations(theirs.flops)}"
+    if saves(ours, theirs):
+        text += f", and the largest value in between has {size(ours.largest)},"
+        text += f" not {size(theirs.largest)}"
+    return text
+
+
+def operations(count: float) -> str:
+    """ "34.4 GFLOP"."""
+    for unit in ("", "k", "M", "G"):
+        if count < 1000:
+            return f"{count:.3g} {unit}FLOP"
+        count /= 1000
+    return f"{count:.3g} TFLOP"
