@@ -59,9 +59,16 @@ def simulated(gpu: Gpu) -> Iterator[Gpu]:
         _simulated.reset(token)
 
 
-def is_simulated() -> bool:
-    """Whether the GPU is made up: no kernel can be launched."""
-    return _simulated.get() is not None
+def simulation() -> Gpu | None:
+    """The GPU that is made up, for which no kernel is launched."""
+    return _simulated.get()
+
+
+def current() -> Gpu | None:
+    """The GPU of this process; None without one."""
+    if simulation() is None and not torch.cuda.is_available():
+        return None
+    return of(torch.device("cuda", torch.cuda.current_device() if not simulation() else 0))
 
 
 def of(device: torch.device) -> Gpu | None:

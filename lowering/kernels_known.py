@@ -1,4 +1,4 @@
-"""What is known of a kernel's launch before it is compiled: how many blocks, and how many at once."""
+"""What is known of a launch before its kernel is compiled: how many blocks, how many at once."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tile_backend.lowering import meta
@@ -72,6 +72,12 @@ def of_call(fusion: Fusion, call: Call, gpu: Gpu) -> Estimate:
     return judged(works, gpu)
 
 
+def unknown(error: Exception) -> Estimate:
+    """Where the model fails."""
+    said = (str(error).splitlines() or ["no message"])[0]
+    return Estimate(INDUCTOR, f"estimated: nothing is known of it ({type(error).__name__}: {said})")
+
+
 def judged(works: Mapping[Way, Work], gpu: Gpu) -> Estimate:
     """The fastest way that gains clearly, by the model."""
     theirs = works[INDUCTOR]
@@ -99,7 +105,7 @@ def saves(ours: Work, theirs: Work) -> bool:
 
 
 def compared(ours: Work, theirs: Work) -> str:
-    """ "2 launches and 96 MiB against 3 and 160 MiB of Inductor"."""
+    """As "2 launches and 96 MiB against 3 and 160 MiB of Inductor"."""
     text = f"{ours} against {theirs.launches} and {size(theirs.bytes)} of Inductor"
     if not math.isclose(ours.flops, theirs.flops, rel_tol=0.02):
         text += f", {operations(ours.flops)} against {operations(theirs.flops)}"
@@ -110,7 +116,7 @@ def compared(ours: Work, theirs: Work) -> str:
 
 
 def operations(count: float) -> str:
-    """ "34.4 GFLOP"."""
+    """As "34.4 GFLOP"."""
     for unit in ("", "k", "M", "G"):
         if count < 1000:
             return f"{count:.3g} {unit}FLOP"

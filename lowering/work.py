@@ -28,13 +28,17 @@ LAUNCH_SECONDS = 2e-6
 
 @dataclasses.dataclass
 class Step:
-    """One launch. reads, writes: bytes by value. blocks: of its grid; 0 where that is not known."""
+    """One launch. reads, writes: bytes by value. blocks: of its grid; 0 where that is not known.
+
+    sparing: what nobody reads is not written.
+    """
 
     reads: dict[int, int]
     writes: dict[int, int]
     flops: float = 0.0
     blocks: int = 0
     resident: int = 1
+    sparing: bool = False
 
     def seconds(self, gpu: Gpu) -> float:
         """By the figures of the GPU's data sheet."""
@@ -201,16 +205,23 @@ class Recorder(TorchDispatchMode):
             return
         flops = record.op.flops(arguments) if record.op.flops is not None else 0.0
         blocks, resident = self.blocks(record.op.name, arguments, outputs)
-        self.launch(arguments, outputs, flops, blocks, resident)
+        self.launch(arguments, outputs, flops, blocks, resident, sparing=True)
 
     def before(self, values: Any) -> int:
         return max((self.depth.get(name_of(t), 0) for t in tensors(values)), default=0)
 
     def launch(
-        self, read: Any, made: Any, flops: float, blocks: int = 0, resident: int = 1
+        self,
+        read: Any,
+        made: Any,
+        flops: float,
+        blocks: int = 0,
+        resident: int = 1,
+        sparing: bool = False,
     ) -> None:
         self.alive.append((read, made))
-        self.launches.append(Step(taken(read), taken(made), float(flops), blocks, resident))
+        found = taken(read), taken(made)
+        self.launches.append(Step(*found, float(flops), blocks, resident, sparing))
         depth = self.before(read) + 1
         for tensor in tensors(made):
             self.depth[name_of(tensor)] = depth
@@ -253,7 +264,13 @@ class Recorder(TorchDispatchMode):
         everywhere: dict[int, set[int]] = {}
         for value, group in read_in:
             everywhere.setdefault(value, set()).add(group)
-        steps = list(self.launches)
+        wanted = {*read_by_launches, *everywhere, *returned}
+        steps = [
+            dataclasses.replace(s, writes={v: n for v, n in s.writes.items() if v in wanted})
+            if s.sparing
+            else s
+            for s in self.launches
+        ]
         for group, loops in groups.items():
             made: dict[int, int] = {}
             read: dict[int, int] = {}

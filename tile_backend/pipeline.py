@@ -16,7 +16,9 @@ from torch import fx
 import tile_backend.lowering
 import tile_backend.patterns
 from tile_backend import registry
-from tile_backend.lowering import analysis, input_names
+from tile_backend.lowering import analysis, input_names, tuning_store
+from tile_backend.lowering import device as gpus
+from tile_backend.lowering.choice import Means, settings_of
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.registry import registry as registry_of
 from tile_backend.options import Options
@@ -24,9 +26,15 @@ from tile_backend.report import GraphFacts
 
 
 def analyse(
-    module: fx.GraphModule, options: Options, prefix: str = "", compiles: bool = False
+    module: fx.GraphModule,
+    options: Options,
+    prefix: str = "",
+    compiles: bool = False,
+    means: Means | None = None,
 ) -> analysis.Analysis:
     """Changes nothing but metadata. A fusion that the options leave out is not looked for.
+
+    means: of evidence; by default only what is stored counts.
 
     prefix: module path of the graph's function, where that is not the compiled callable's own.
     compiles: the kernels that will be launched are compiled, where their store lacks them.
@@ -38,15 +46,16 @@ def analyse(
         if options.fusions == "all" or fusion.name in options.fusions
     )
     drops = frozenset(f.name for f in wanted if f.drops and getattr(options, f.drop_option))
-    if not prefix:
-        return analysis.analyse(
-            module, registry_of(wanted), options.allows, options.kernels, compiles, drops
-        )
+    means = means or Means(settings_of(options.mode, {}))
 
     def allows(fusion: str, path: str) -> bool:
         return options.allows(fusion, joined(prefix, path))
 
-    found = analysis.analyse(module, registry_of(wanted), allows, options.kernels, compiles, drops)
+    found = analysis.analyse(
+        module, registry_of(wanted), allows, options.kernels, compiles, drops, means
+    )
+    if not prefix:
+        return found
     sites = (dataclasses.replace(s, module=joined(prefix, s.module)) for s in found.sites)
     return dataclasses.replace(found, sites=tuple(sites))
 
@@ -79,6 +88,8 @@ def identity(options: Options) -> str:
     parts = [sources(), options.identity(), torch.__version__]
     parts += [installed(name) for name in ("cuda-tile", "nvidia-cuda-tileiras")]
     parts += [source_of(fusion) for fusion in registry.user_fusions()]
+    gpu = gpus.current()
+    parts += [repr(gpu), tuning_store.identity(gpu.arch) if gpu is not None else ""]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -110,7 +110,7 @@ def decision_lines(fused: Iterable[Site]) -> list[str]:
 def decisions(fused: Iterable[Site]) -> list[tuple[str, int, str]]:
     """What runs, at how many sites, and the evidence; the most frequent first."""
     decided = collections.Counter(
-        (what_runs(site.decision), site.decision.evidence) for site in fused if site.decision
+        (what_runs(site.decision), site.decision.said) for site in fused if site.decision
     )
     return [(said, n, evidence) for (said, evidence), n in decided.most_common() if evidence]
 

@@ -45,7 +45,7 @@ def codes_of(op: str, values: Mapping[str, Any], arch: str) -> Iterator[Code]:
     outputs = reference.as_tuple(declared.op.outputs(**values))
     given: tuple[Any, ...] = (*values.values(), *outputs)
     if declared.op.composed is not None:  # its parts lie as new tensors do
-        given = tuple(gate.example(value) for value in given)
+        given = tuple(meta.like(value) for value in given)
     for name, names, passed in composition.called(op, declared.signature.names, given):
         found = launch_recipe.recipe(name, names, launch_recipe.describe(passed), arch)
         if found is not None:
