@@ -7,7 +7,6 @@ import importlib.metadata
 
 import torch
 
-from tile_backend.lowering import device
 from tile_backend.lowering.device import Gpu
 from tile_backend.lowering.tuning_entry import Circumstances
 

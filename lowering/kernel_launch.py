@@ -22,6 +22,7 @@ from tile_backend.lowering import cuda_state, launch_recipe
 from tile_backend.lowering.kernels.build_error import BuildError
 from tile_backend.lowering.kernels.launch_plan import KernelLimit
 from tile_backend.lowering.launch_arguments import Picker, arguments, picker
+from tile_backend.lowering.launch_configuration import Measured
 from tile_backend.lowering.launch_recipe import Recipe
 from tile_backend.lowering.raw_tensors import same_kind
 
@@ -84,12 +85,25 @@ class Calls:
         recipe = launch_recipe.recipe(self.op, self.names, described, arch)
         if recipe is None:  # no element
             return _settled(values, True)
-        return _launcher(launch, recipe, values, device, self._refused)
+        refused = self._refused
+        if recipe.measured is not None:
+            refused = functools.partial(self._refused_as_measured, recipe.measured)
+        return _launcher(launch, recipe, values, device, refused)
 
     def _remember(self, attempt: Attempt) -> Attempt:
         self.recent = (attempt, *self.recent[: KINDS - 1])
         self.newest = attempt
         return attempt
+
+    def _refused_as_measured(
+        self, measured: Measured, values: tuple[Any, ...], refusal: Exception
+    ) -> bool:
+        """Code that cannot be had for a stored configuration: launch as the plan says."""
+        if not isinstance(refusal, BuildError):
+            return self._refused(values, refusal)
+        launch_recipe.reject(measured, str(refusal))
+        self.recent = ()
+        return self.launched(values)
 
     def _refused(self, values: tuple[Any, ...], refusal: Exception) -> bool:
         """Run the reference, now and for all such calls. Raises what is no refusal.

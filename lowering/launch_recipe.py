@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tile_backend.lowering import raw_tensors
+from tile_backend.lowering import launch_configuration, raw_tensors
 
 PLANS_KEPT = 4096
 """Per process; a model with dynamic sizes makes one for each size it meets."""
@@ -55,11 +55,15 @@ class View(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """`parameters` are Views, or numbers that are passed as they are."""
+    """`parameters` are Views, or numbers that are passed as they are.
+
+    measured: the stored configuration that was taken; None: the plan's own.
+    """
 
     kernel: Any
     grid: tuple[int, int, int]
     parameters: tuple[Any, ...]
+    measured: launch_configuration.Measured | None = None
 
     def arguments(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """The kernel's arguments; `values` are the op's, then its outputs."""
@@ -87,10 +91,11 @@ def recipe(
     names:     the op's arguments; `described` has their descriptions, then those of the outputs.
     Raises what `plan` raises, and NoKernelError.
     """
-    plan = _planner(name)
+    plan = planner(name)
     values = [d.on_meta() if isinstance(d, Described) else d for d in described]
     arguments = dict(zip(names, values, strict=False))
-    launch = plan(arguments, tuple(values[len(names) :]), arch)
+    outputs = tuple(values[len(names) :])
+    launch, measured = launch_configuration.planned(name, plan, arguments, outputs, arch)
     if launch is None:
         return None
     storages = {
@@ -104,10 +109,17 @@ def recipe(
         else parameter
         for parameter in launch.args
     )
-    return Recipe(launch.kernel, launch.grid, tuple(parameters))
+    return Recipe(launch.kernel, launch.grid, tuple(parameters), measured)
 
 
-def _planner(name: str) -> Callable[..., Any]:
+def reject(measured: launch_configuration.Measured, reason: str) -> None:
+    """From now on launches are planned without that configuration, which is said once."""
+    launch_configuration.reject(measured, reason)
+    recipe.cache_clear()
+
+
+def planner(name: str) -> Callable[..., Any]:
+    """`plan` of an op's kernel file. Raises NoKernelError."""
     module = f"tile_backend.lowering.kernels.{name}"
     try:
         plan: Callable[..., Any] = importlib.import_module(module).plan

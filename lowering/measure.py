@@ -62,10 +62,18 @@ def entry(found: Ways, kind: Kind, gpu: Gpu, measuring: Measuring) -> Entry:
     way = fastest(times, {name: found.ops(name) for name in times})
     ranges = {name: bucket(size) for name, size in kind.sizes.items()}
     made = Entry(
-        "gate", kind.text, ranges, dict(kind.sizes), times, way, circumstances.here(gpu, "", measuring.driver)
+        "gate",
+        kind.text,
+        ranges,
+        dict(kind.sizes),
+        times,
+        way,
+        circumstances.here(gpu, "", measuring.driver),
     )
     sources = sources_of(tuning_store.ops_of(made))
-    return dataclasses.replace(made, circumstances=circumstances.here(gpu, sources, measuring.driver))
+    return dataclasses.replace(
+        made, circumstances=circumstances.here(gpu, sources, measuring.driver)
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -15,10 +15,18 @@ from typing import Any
 
 import torch
 
-from tile_backend.lowering import composition, device, dynamic_sizes, gate, kernel_code
+from tile_backend.lowering import (
+    composition,
+    device,
+    dynamic_sizes,
+    gate,
+    kernel_code,
+    launch_recipe,
+)
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.kernel_code import Code
 from tile_backend.lowering.kernels.launch_plan import KernelLimit
+from tile_backend.lowering.launch_configuration import Measured
 from tile_backend.lowering.launch_recipe import NoKernelError, describe, recipe
 from tile_backend.lowering.legality import Call
 from tile_backend.lowering.plan import Candidate
@@ -68,11 +76,15 @@ class LaunchSite:
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-    """What a launch needs at some sizes: code, or nothing, or it is refused there."""
+    """What a launch needs at some sizes: code, or nothing, or it is refused there.
+
+    measured: the stored configuration that the code is of.
+    """
 
     sizes: str
     code: Code | None = None
     refusal: Reason | None = None
+    measured: Measured | None = None
 
     def problem(self, missing: Mapping[Code, Reason]) -> Reason | None:
         """Why the kernel does not run at these sizes."""
@@ -116,6 +128,10 @@ def problems(sites: Sequence[LaunchSite], compiles: bool) -> dict[LaunchSite, Pr
     needs = {site: list(needs_of(site)) for site in dict.fromkeys(sites)}
     codes = {need.code for found in needs.values() for need in found if need.code is not None}
     missing = kernel_code.missing(codes, compiles)
+    if rejected := without_code(needs, missing):
+        for measured, reason in rejected.items():
+            launch_recipe.reject(measured, reason.text)
+        return problems(sites, compiles)
     return {
         site: [
             ("" if need.sizes == found[0].sizes else need.sizes, problem)
@@ -123,6 +139,18 @@ def problems(sites: Sequence[LaunchSite], compiles: bool) -> dict[LaunchSite, Pr
             if (problem := need.problem(missing)) is not None
         ]
         for site, found in needs.items()
+    }
+
+
+def without_code(
+    needs: Mapping[LaunchSite, Sequence[Need]], missing: Mapping[Code, Reason]
+) -> dict[Measured, Reason]:
+    """The stored configurations whose code cannot be had, and why."""
+    return {
+        need.measured: missing[need.code]
+        for found in needs.values()
+        for need in found
+        if need.measured is not None and need.code is not None and need.code in missing
     }
 
 
@@ -146,7 +174,8 @@ def needs_of(site: LaunchSite) -> Iterator[Need]:
                 yield Need(sizes)
                 continue
             signature = kernels.signature_for(found.kernel, found.arguments(given))
-            yield Need(sizes, found.kernel.code(signature, site.arch))
+            code = found.kernel.code(signature, site.arch)
+            yield Need(sizes, code, measured=found.measured)
 
 
 def judged(verdict: Verdict, found: Problems, kernels: str) -> Verdict:

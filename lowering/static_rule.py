@@ -8,9 +8,12 @@ large value that is not written to memory. All else is Inductor's, a tie as well
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
+
+import torch
 
 from tile_backend.lowering import meta
 from tile_backend.lowering.custom_op import define
@@ -18,11 +21,12 @@ from tile_backend.lowering.device import Gpu
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.kernels_known import blocks_of
 from tile_backend.lowering.legality import Call
+from tile_backend.lowering.recorder import work
 from tile_backend.lowering.reference import as_tuple
 from tile_backend.lowering.signature import declared
 from tile_backend.lowering.tuning_entry import INDUCTOR
 from tile_backend.lowering.ways import Way, Ways
-from tile_backend.lowering.work import Work, size, work
+from tile_backend.lowering.work import Work, size
 
 CLEAR = 0.8
 """Of Inductor's time."""
@@ -43,7 +47,7 @@ def estimate(found: Ways, gpu: Gpu) -> Estimate:
     """Of a slice. Raises what the code raises on meta tensors."""
     tensors = [meta.node(node) for node in (*found.inputs, *found.led)]
     works = {
-        way: work(lambda code=code: code(*tensors), tensors, gpu, blocks_of(gpu.arch))
+        way: work(functools.partial(code, *tensors), gpu, blocks_of(gpu.arch))
         for way, code in found.codes.items()
     }
     return judged(works, gpu)
@@ -57,8 +61,6 @@ def of_call(fusion: Fusion, call: Call, gpu: Gpu) -> Estimate:
     blocks = blocks_of(gpu.arch)
 
     def ours() -> Any:
-        import torch
-
         overload = getattr(torch.ops.tilegym, call.op.name).default
         return as_tuple(overload(*(given[name] for name in declared(call.op).names)))
 
@@ -66,8 +68,8 @@ def of_call(fusion: Fusion, call: Call, gpu: Gpu) -> Estimate:
         return as_tuple(call.op.reference(**original))
 
     works = {
-        INDUCTOR: work(theirs, original.values(), gpu, blocks),
-        call.op.name: work(ours, given.values(), gpu, blocks),
+        INDUCTOR: work(theirs, gpu, blocks),
+        call.op.name: work(ours, gpu, blocks),
     }
     return judged(works, gpu)
 

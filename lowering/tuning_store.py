@@ -89,6 +89,11 @@ def find(arch: str, gpu: str, sort: Sort, kind: Kind) -> list[Found]:
     ]
 
 
+def has(arch: str, sort: Sort) -> bool:
+    """Whether anything of that sort is stored for an architecture."""
+    return any(found == sort for _, file in files(arch) for found, _ in file.entries)
+
+
 def meets(entry: Entry, kind: Kind) -> bool:
     """Whether some sizes that the kind allows are in the entry's ranges."""
     if entry.ranges.keys() != kind.sizes.keys():

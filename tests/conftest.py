@@ -24,6 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 CACHE = Path(__file__).resolve().parents[1] / ".cache"
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE / "inductor"))
 os.environ.setdefault("TILEGYM_KERNEL_STORE", str(CACHE / "kernels"))
+os.environ["TILEGYM_TUNING"] = str(CACHE / "nothing-measured")
 
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
@@ -73,6 +74,25 @@ def graphs_only() -> Iterator[None]:
     with without_codegen():
         yield
     torch.compiler.reset()
+
+
+@pytest.fixture
+def tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A tuning store of the test's own, empty, and no launch planned before or after it."""
+    from tile_backend.lowering import (
+        kernel_launch,
+        launch_configuration,
+        launch_recipe,
+        tuning_store,
+    )
+
+    monkeypatch.setenv(tuning_store.FOLDER, str(tmp_path / "tuning"))
+    monkeypatch.setattr(launch_configuration, "_rejected", set())
+    monkeypatch.setattr(kernel_launch, "_calls", {})
+    tuning_store.warn.cache_clear()
+    launch_recipe.recipe.cache_clear()
+    yield tmp_path / "tuning"
+    launch_recipe.recipe.cache_clear()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import tile_backend
 from tests.lint.portable import INDEX_HOST, MACHINE_PATH
 from tile_backend import cli, supported
-from tile_backend.option_sources import DISABLE, OF_THE_STORE
+from tile_backend.option_sources import DISABLE, OF_THE_STORES
 from tile_backend.options import Options, option_infos
 from tile_backend.patterns import all_fusions
 
@@ -80,7 +80,7 @@ def test_options_exist(page: str) -> None:
     text = read(page)
     for name in re.findall(r"(?<![\w.])tilegym\.([a-z_]+)", text):
         assert name in known, f"{page}: tilegym.{name}"
-    variables = {f"TILEGYM_{name.upper()}" for name in option_infos()} | {DISABLE, *OF_THE_STORE}
+    variables = {f"TILEGYM_{name.upper()}" for name in option_infos()} | {DISABLE, *OF_THE_STORES}
     for name in re.findall(r"\bTILEGYM_[A-Z_]+\b", text):
         assert name in variables, f"{page}: {name}"
 

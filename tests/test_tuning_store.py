@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from tile_backend import pipeline
 from tile_backend.lowering import tuning_file, tuning_store
 from tile_backend.lowering.tuning_entry import INDUCTOR, Circumstances, Entry, Kind, Spread
 from tile_backend.lowering.tuning_sources import files_behind, sources_of
+from tile_backend.options import Options
 
 ARCH = "sm_90"
 TEXT = "rms_norm x=bf16[4096] weight=bf16[4096] rounding=once"
@@ -48,10 +50,8 @@ def kind(rows: int, least: int | None = None, most: int | None = None) -> Kind:
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(tuning_store.FOLDER, str(tmp_path / "own"))
-    tuning_store.warn.cache_clear()
-    return tmp_path / "own"
+def folder(tuning: Path) -> Path:
+    return tuning
 
 
 def found(rows: int, gpu: str = "A GPU", **given: int) -> list[int]:
@@ -161,7 +161,7 @@ def test_damage_costs_what_is_damaged_and_one_warning(name: str, folder: Path) -
 
 
 def test_a_folder_that_cannot_be_written_is_one_warning(folder: Path) -> None:
-    folder.parent.joinpath("own").write_text("a file is in its place")
+    folder.write_text("a file is in its place")
     with pytest.warns(tuning_store.TuningWarning, match=tuning_store.FOLDER) as seen:
         kept = [tuning_store.record(ARCH, [entry(1024)]) for _ in range(2)]
     assert kept == [False, False]
@@ -227,3 +227,10 @@ def test_files_are_read_once_per_change(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tuning_file, "read", lambda *_: pytest.fail("read again"))
     assert found(1024) == [1024]
     assert stat.S_ISREG((folder / "sm_90.json").stat().st_mode)
+
+
+def test_compiled_code_is_not_taken_for_that_of_other_measurements() -> None:
+    before = pipeline.identity(Options())
+    assert pipeline.identity(Options()) == before
+    tuning_store.record(pipeline.architectures()[0], [entry(1024)])
+    assert pipeline.identity(Options()) != before

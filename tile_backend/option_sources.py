@@ -18,7 +18,7 @@ from tile_backend.option_values import Reader
 PREFIX = "tilegym."
 ENVIRONMENT = "TILEGYM_"
 DISABLE = "TILEGYM_DISABLE"
-OF_THE_STORE = ("TILEGYM_KERNEL_STORE", "TILEGYM_KERNEL_STORE_MIB")
+OF_THE_STORES = ("TILEGYM_KERNEL_STORE", "TILEGYM_KERNEL_STORE_MIB", "TILEGYM_TUNING")
 """Where compiled kernels are kept, and how many: see tile_backend.lowering.cubin_store."""
 
 
@@ -78,13 +78,13 @@ def read_environment(environ: Mapping[str, str], infos: Mapping[str, OptionInfo]
     variables = {ENVIRONMENT + name.upper(): name for name in infos}
     values = {}
     for variable in sorted(name for name in environ if name.startswith(ENVIRONMENT)):
-        if not environ[variable] or variable in (DISABLE, *OF_THE_STORE):
+        if not environ[variable] or variable in (DISABLE, *OF_THE_STORES):
             continue
         if variable in variables:
             info = infos[variables[variable]]
             value = option_values.decode(variable, environ[variable], info.is_flag)
             values[variables[variable]] = info.reader(variable, value)
-        elif likely := close(variable, (*variables, DISABLE, *OF_THE_STORE)):
+        elif likely := close(variable, (*variables, DISABLE, *OF_THE_STORES)):
             # Past parse and the backend: the user's own frame is out of reach inside a compile.
             warnings.warn(UnknownEnvironment(name=variable, nearest=likely), stacklevel=3)
     return values

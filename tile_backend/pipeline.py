@@ -15,8 +15,8 @@ from torch import fx
 
 import tile_backend.lowering
 import tile_backend.patterns
-from tile_backend import registry
-from tile_backend.lowering import analysis, input_names, tuning_store
+from tile_backend import machine, registry
+from tile_backend.lowering import analysis, gate, input_names, tuning_store
 from tile_backend.lowering import device as gpus
 from tile_backend.lowering.choice import Means, settings_of
 from tile_backend.lowering.fusion import Fusion
@@ -88,9 +88,14 @@ def identity(options: Options) -> str:
     parts = [sources(), options.identity(), torch.__version__]
     parts += [installed(name) for name in ("cuda-tile", "nvidia-cuda-tileiras")]
     parts += [source_of(fusion) for fusion in registry.user_fusions()]
-    gpu = gpus.current()
-    parts += [repr(gpu), tuning_store.identity(gpu.arch) if gpu is not None else ""]
+    parts += [tuning_store.identity(arch) for arch in architectures()]
+    parts.append(repr(gpus.current()))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def architectures() -> list[str]:
+    """Of this machine's GPUs, else the one that is assumed."""
+    return sorted({gpu.arch for gpu in machine.gpus()}) or [gate.architecture(torch.device("cpu"))]
 
 
 @cache

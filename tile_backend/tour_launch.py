@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tile_backend.lowering import composition, dynamic_sizes, gate, meta
+from tile_backend.lowering import composition, dynamic_sizes, meta
 from tile_backend.lowering.fusion import Fusion, Shape
 from tile_backend.lowering.launch_recipe import Recipe, View, describe, recipe
 from tile_backend.lowering.legality import Call

@@ -10,11 +10,12 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 from tile_backend.lowering.kernels.norm_plan import check_rows, gain_or, norm_samples
 from tile_backend.lowering.kernels.rms import ROUNDING as MODES
 from tile_backend.lowering.kernels.rms import inverse_rms, normed_piece
-from tile_backend.lowering.kernels.row_layout import merged, row_grid, row_hints, row_tile
+from tile_backend.lowering.kernels.row_layout import merged, row_grid, row_tile
 from tile_backend.lowering.kernels.rows import (
     load_rows,
     promoted,
@@ -24,7 +25,7 @@ from tile_backend.lowering.kernels.rows import (
 )
 
 RESIDENT = {3: 4, 4: 3}
-"""Pieces of a row -> quarters of 32 warps; see row_layout.row_hints."""
+"""Pieces of a row -> quarters of 32 warps; see row_layout.row_tile."""
 
 
 def add_rms_norm(
@@ -65,7 +66,10 @@ def add_rms_norm(
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. x and residual [..., D], weight [D] or None; outputs: (norm, sum)."""
     x, residual, weight = (arguments[name] for name in ("x", "residual", "weight"))
@@ -74,14 +78,14 @@ def plan(
     width = check_rows({"x": x, "residual": residual}, {"weight": weight})
     if launch_plan.is_empty(outputs):
         return None
-    tile = row_tile(width)
+    tile = choose(row_tile(width, RESIDENT))
     x, residual, *kept = merged((x, residual, *(out for out in outputs if out is not None)))
     into = [None if out is None else kept.pop(0) for out in (normed, total)]
     offset = float(arguments.get("offset", 0.0))
     gain = gain_or(x, "weight", weight, width)
     constants = (width, tile.rows, tile.block, mode, weight is not None, offset != 0.0)
     return launch_plan.launch(
-        kernel(add_rms_norm, **row_hints(width, RESIDENT)),
+        kernel(add_rms_norm, **tile.hints),
         row_grid(x, tile.rows),
         (
             *(x, residual, gain, *(x if out is None else out for out in into)),

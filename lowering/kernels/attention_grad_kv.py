@@ -36,6 +36,7 @@ from tile_backend.lowering.kernels.attention_reach import (
 )
 from tile_backend.lowering.kernels.attention_scores import product
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 
 
@@ -132,7 +133,10 @@ def attention_grad_kv(
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. The arguments of attention_grad_q; outputs: ([B, K, L, D], [B, K, L, E])."""
     dk, dv = outputs
@@ -142,7 +146,7 @@ def plan(
     k, v = arguments["k"], arguments["v"]
     batch, heads, count, _width = k.shape
     capped = inputs.softcap is not None
-    tiles = grad_kv_tiles(arch, max(inputs.widths), k.dtype, capped)
+    tiles = choose(grad_kv_tiles(arch, max(inputs.widths), k.dtype, capped))
     constants = inputs.constants(tiles)
     # An array in the place of one that is not wanted is neither read nor written through.
     written = (k if dk is None else dk, v if dv is None else dv)

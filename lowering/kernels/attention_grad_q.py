@@ -41,6 +41,7 @@ from tile_backend.lowering.kernels.attention_scores import (
     product,
 )
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 
 
@@ -133,7 +134,10 @@ def attention_grad_q(
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. The arguments of `attention` but for its sinks, and dout [B, H, S, E], lse
     and delta float32 [B, H, S], any strides; outputs: ([B, H, S, D],).
@@ -143,7 +147,7 @@ def plan(
         return None
     inputs = grad_inputs(arguments)
     batch, heads, length, _width = dq.shape
-    tiles = grad_q_tiles(arch, max(inputs.widths), dq.dtype, inputs.crowded)
+    tiles = choose(grad_q_tiles(arch, max(inputs.widths), dq.dtype, inputs.crowded))
     return launch_plan.launch(
         kernel(attention_grad_q, **tiles.hints),
         (-(-length // tiles.rows), heads, batch),

@@ -21,7 +21,7 @@ def grad_q_tiles(arch: str, width: int, dtype: torch.dtype, crowded: bool) -> At
     """
     if arch not in WARP_GROUPS:
         narrow = width > 128 or dtype is torch.float32
-        return AttentionTiles(64, 16 if narrow else 32, 2, {})
+        return AttentionTiles(64, 16 if narrow else 32, 2)
     if dtype is torch.float32:
         return AttentionTiles(64, 32, 1, EIGHT_WARPS)
     if width > 128:
@@ -34,7 +34,7 @@ def grad_kv_tiles(arch: str, width: int, dtype: torch.dtype, capped: bool) -> At
     that of the other kernel.
     """
     if arch not in WARP_GROUPS:
-        return AttentionTiles(32, 32, 2, {})
+        return AttentionTiles(32, 32, 2)
     if dtype is torch.float32:
         return AttentionTiles(32, 64, 1, EIGHT_WARPS)
     if width > 128:

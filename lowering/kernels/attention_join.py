@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,12 +12,24 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose, Configuration, Values, as_planned
 from tile_backend.lowering.kernels.launch_plan import KernelLimit, Launch, Sample
 from tile_backend.lowering.kernels.row_layout import next_power_of_two
 from tile_backend.lowering.reason import ReasonKind
 
-AT_ONCE = 8
-"""Parts per step."""
+
+@dataclasses.dataclass(frozen=True)
+class JoinTile(Configuration):
+    """at_once: parts per step."""
+
+    at_once: int = 8
+    warps: int | None = None
+    occupancy: int | None = 8
+
+    def space(self) -> Values:
+        return {"at_once": (4, 8, 16), "warps": (None, 4, 8), "occupancy": (None, 4, 8, 16)}
+
+
 WIDEST = 1024
 """Features of a head; a wider tile would live in spilled registers."""
 
@@ -75,7 +88,10 @@ def at_least_finite(peak: ct.Tile) -> ct.Tile:
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. Of any strides; outputs: ([B, H, S, E],)."""
     (out,) = outputs
@@ -91,12 +107,13 @@ def plan(
     if width > WIDEST:
         reason = f"parts {list(parts.shape)}: a head is 1 to {WIDEST} wide"
         raise KernelLimit(ReasonKind.SHAPE_LIMIT, reason)
+    tile = choose(JoinTile())
     return launch_plan.launch(
-        kernel(attention_join, occupancy=8),
+        kernel(attention_join, **tile.hints),
         (length, heads, batch),
         (
             *(parts, lse, parts if sinks is None else sinks, out),
-            *(AT_ONCE, next_power_of_two(width), sinks is not None),
+            *(tile.at_once, next_power_of_two(width), sinks is not None),
         ),
     )
 

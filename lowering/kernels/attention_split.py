@@ -46,6 +46,7 @@ from tile_backend.lowering.kernels.attention_scores import (
 from tile_backend.lowering.kernels.attention_split_samples import split_samples
 from tile_backend.lowering.kernels.attention_split_tiles import SplitTiles, split_tiles
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import KernelLimit, Launch, Sample
 from tile_backend.lowering.kernels.row_layout import next_power_of_two
 from tile_backend.lowering.reason import ReasonKind
@@ -165,7 +166,10 @@ def load_group_mask(
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan.
 
@@ -190,7 +194,8 @@ def plan(
     place = places(arguments, q, k)
     padded = next_power_of_two(q.shape[3]), next_power_of_two(v.shape[3])
     kv_heads = k.shape[1]
-    tiles = split_tiles(arch, max(padded), q.shape[1] // kv_heads, q.shape[2], q.dtype)
+    group = q.shape[1] // kv_heads
+    tiles = choose(split_tiles(arch, max(padded), group, q.shape[2], q.dtype))
     kind = mask_kind(mask)
     unit = unit_of(q.dtype, kind)
     mask = None if mask is None else by_group(four_axes(mask, q, k), kv_heads)

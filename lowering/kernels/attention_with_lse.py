@@ -11,12 +11,16 @@ from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.attention import forward
 from tile_backend.lowering.kernels.attention_plan import attention_inputs
 from tile_backend.lowering.kernels.attention_samples import sample
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import KernelLimit, Launch, Sample
 from tile_backend.lowering.reason import ReasonKind
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. As `attention`; outputs: [B, H, S, E], and float32 [B, H, S], or with a mask
     that is added [2, B, H, S].
@@ -26,7 +30,7 @@ def plan(
         return None
     if out is None:
         raise KernelLimit(ReasonKind.SEMANTICS_UNSUPPORTED, "a log-sum-exp without the result")
-    return forward(attention_inputs(arguments, out, lse), arch)
+    return forward(attention_inputs(arguments, out, lse), arch, choose)
 
 
 def with_lse(made: Sample) -> Sample:

@@ -13,9 +13,10 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan, logits
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import KernelLimit, Launch, Sample
 from tile_backend.lowering.kernels.logits import bent, per_row, piece_of, step
-from tile_backend.lowering.kernels.row_layout import RESIDENT_WARPS, merged, row_grid
+from tile_backend.lowering.kernels.row_layout import merged, row_grid
 from tile_backend.lowering.kernels.rows import row_index, store_piece
 from tile_backend.lowering.reason import ReasonKind
 
@@ -65,7 +66,10 @@ def cross_entropy_grad(
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. logits [..., V] of any strides, labels [...], factor [...] or []."""
     x, labels, parts = (arguments[name] for name in ("logits", "labels", "parts"))
@@ -80,11 +84,11 @@ def plan(
     factor = factor.expand(labels.shape).unsqueeze(-1)
     out, x, labels, parts, factor = merged((out, x, labels.unsqueeze(-1), parts, factor))
     numbers, constants = logits.numbers_of(arguments)
-    rows, block, warps = logits.tile_of(x.shape[-1], 256)
+    tile = choose(logits.tile_of(x.shape[-1], 256))
     return launch_plan.launch(
-        kernel(cross_entropy_grad, num_worker_warps=warps, occupancy=RESIDENT_WARPS // warps),
-        row_grid(out, rows),
-        (x, labels, parts, factor, out, *numbers, *constants, rows, block),
+        kernel(cross_entropy_grad, **tile.hints),
+        row_grid(out, tile.rows),
+        (x, labels, parts, factor, out, *numbers, *constants, tile.rows, tile.block),
     )
 
 

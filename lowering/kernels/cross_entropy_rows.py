@@ -15,9 +15,10 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan, logits
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 from tile_backend.lowering.kernels.logits import per_row, piece_of, value_of
-from tile_backend.lowering.kernels.row_layout import RESIDENT_WARPS, merged, row_grid
+from tile_backend.lowering.kernels.row_layout import merged, row_grid
 from tile_backend.lowering.kernels.rows import row_index, store_piece
 from tile_backend.lowering.kernels.softmax import finite
 
@@ -84,7 +85,10 @@ def cross_entropy_rows(
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. logits [..., V] of any strides, labels [...]; outputs: (loss, parts)."""
     x, labels = arguments["logits"], arguments["labels"].unsqueeze(-1)
@@ -97,13 +101,13 @@ def plan(
     x, labels, *kept = merged((x, labels, *(out for out in (loss, parts) if out is not None)))
     into = [None if out is None else kept.pop(0) for out in (loss, parts)]
     numbers, constants = logits.numbers_of(arguments)
-    rows, block, warps = logits.tile_of(x.shape[-1])
+    tile = choose(logits.tile_of(x.shape[-1]))
     return launch_plan.launch(
-        kernel(cross_entropy_rows, num_worker_warps=warps, occupancy=RESIDENT_WARPS // warps),
-        row_grid(x, rows),
+        kernel(cross_entropy_rows, **tile.hints),
+        row_grid(x, tile.rows),
         (
             *(x, labels, *(x if out is None else out for out in into)),
-            *(*numbers, *constants, rows, block),
+            *(*numbers, *constants, tile.rows, tile.block),
             *(out is not None for out in into),
         ),
     )

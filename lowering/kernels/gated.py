@@ -14,11 +14,25 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose
+from tile_backend.lowering.kernels.element_tile import ElementTile
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 from tile_backend.lowering.kernels.row_layout import merged, next_power_of_two
 
 ELEMENTS = 1024
 """Elements per block of 4 warps: 8 per thread, one 16-byte access in half precision."""
+
+
+def tiled(view: torch.Tensor, elements: int) -> tuple[int, int, tuple[int, int, int]]:
+    """Rows and columns of a block of so many elements, and the grid, for a view of `flattened`."""
+    columns = min(next_power_of_two(view.shape[-1]), elements)
+    if view.dim() == 1:
+        columns = elements
+    rows = elements // columns
+    tiles = -(-view.shape[-1] // columns)
+    *outer, inner = (1, 1, 1, *view.shape[:-1])[-3:]
+    return rows, columns, (-(-inner // rows) * tiles, outer[1], outer[0])
+
 
 ACTIVATION, ONCE, EVERY_OP = range(3)
 MODES = {"activation": ACTIVATION, "once": ONCE, "every_op": EVERY_OP}
@@ -65,6 +79,7 @@ def plan_gated(
     outputs: tuple[torch.Tensor | None, ...],
     scalars: tuple[float, ...],
     constants: tuple[int | bool, ...],
+    choose: Choose,
 ) -> Launch | None:
     """`function(gate, up, out, *scalars, ROWS, COLUMNS, *constants)` on every element."""
     gate, up = arguments["gate"], arguments["up"]
@@ -76,15 +91,10 @@ def plan_gated(
     if out is None or launch_plan.is_empty(outputs):
         return None
     out, gate, up = flattened((out, gate, up))
-    columns = min(next_power_of_two(out.shape[-1]), ELEMENTS)
-    if out.dim() == 1:
-        columns = ELEMENTS
-    rows = ELEMENTS // columns
-    tiles = -(-out.shape[-1] // columns)
-    *outer, inner = (1, 1, 1, *out.shape[:-1])[-3:]
-    grid = (-(-inner // rows) * tiles, outer[1], outer[0])
+    tile = choose(ElementTile(ELEMENTS))
+    rows, columns, grid = tiled(out, tile.elements)
     args = (gate, up, out, *scalars, rows, columns, *constants)
-    return launch_plan.launch(kernel(function), grid, args)
+    return launch_plan.launch(kernel(function, **tile.hints), grid, args)
 
 
 def gated_samples(attributes: Sequence[Mapping[str, Any]]) -> list[Sample]:

@@ -13,9 +13,11 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.compiled import kernel
-from tile_backend.lowering.kernels.gated import ELEMENTS, flattened, load_tile
+from tile_backend.lowering.kernels.configuration import Choose
+from tile_backend.lowering.kernels.element_tile import ElementTile
+from tile_backend.lowering.kernels.gated import ELEMENTS, flattened, load_tile, tiled
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
-from tile_backend.lowering.kernels.row_layout import RESIDENT_WARPS, next_power_of_two
+from tile_backend.lowering.kernels.row_layout import RESIDENT_WARPS
 
 
 def store_gradients(
@@ -45,6 +47,7 @@ def plan_gated_grad(
     outputs: tuple[torch.Tensor | None, ...],
     scalars: tuple[float, ...],
     constants: tuple[int | bool, ...],
+    choose: Choose,
 ) -> Launch | None:
     """`function(dout, gate, up, dgate, dup, *scalars, ROWS, COLUMNS, *constants, OF_GATE, OF_UP)`
     on every element. outputs: the gradients of gate and up, empty or None where not wanted.
@@ -60,15 +63,10 @@ def plan_gated_grad(
     into = [out for out, yes in zip(outputs, wanted, strict=True) if yes and out is not None]
     *into, dout, gate, up = flattened((*into, *given.values()))
     dgate, dup = into[0], into[-1]
-    columns = min(next_power_of_two(dgate.shape[-1]), ELEMENTS)
-    if dgate.dim() == 1:
-        columns = ELEMENTS
-    rows = ELEMENTS // columns
-    tiles = -(-dgate.shape[-1] // columns)
-    *outer, inner = (1, 1, 1, *dgate.shape[:-1])[-3:]
-    grid = (-(-inner // rows) * tiles, outer[1], outer[0])
+    tile = choose(ElementTile(ELEMENTS, occupancy=RESIDENT_WARPS // 4))
+    rows, columns, grid = tiled(dgate, tile.elements)
     args = (dout, gate, up, dgate, dup, *scalars, rows, columns, *constants, *wanted)
-    return launch_plan.launch(kernel(function, occupancy=RESIDENT_WARPS // 4), grid, args)
+    return launch_plan.launch(kernel(function, **tile.hints), grid, args)
 
 
 def halves(

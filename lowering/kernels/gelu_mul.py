@@ -8,12 +8,14 @@ from typing import Any
 import cuda.tile as ct
 import torch
 
+from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.activations import (
     gelu,
     gelu_every_op,
     gelu_tanh,
     gelu_tanh_every_op,
 )
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.gated import (
     EVERY_OP,
     MODES,
@@ -24,7 +26,7 @@ from tile_backend.lowering.kernels.gated import (
     tile_index,
     tile_shape,
 )
-from tile_backend.lowering.kernels.launch_plan import Launch, Sample, choose
+from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 from tile_backend.lowering.kernels.rows import rounded
 
 APPROXIMATE = {"none": 0, "tanh": 1}
@@ -58,12 +60,15 @@ def gelu_mul(
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. gate and up of one shape and dtype, any strides; outputs: (like gate,)."""
-    mode = choose("rounding", arguments.get("rounding", "activation"), MODES)
-    tanh = choose("approximate", arguments.get("approximate", "none"), APPROXIMATE)
-    return plan_gated(gelu_mul, arguments, outputs, (), (mode, tanh == 1))
+    mode = launch_plan.choose("rounding", arguments.get("rounding", "activation"), MODES)
+    tanh = launch_plan.choose("approximate", arguments.get("approximate", "none"), APPROXIMATE)
+    return plan_gated(gelu_mul, arguments, outputs, (), (mode, tanh == 1), choose)
 
 
 def samples() -> list[Sample]:

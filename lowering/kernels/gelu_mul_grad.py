@@ -8,7 +8,9 @@ from typing import Any
 import cuda.tile as ct
 import torch
 
+from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.activations import gelu_parts, gelu_tanh_parts
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.gated import load_tile, tile_index, tile_shape
 from tile_backend.lowering.kernels.gated_grad import (
     gated_grad_samples,
@@ -16,7 +18,7 @@ from tile_backend.lowering.kernels.gated_grad import (
     store_gradients,
 )
 from tile_backend.lowering.kernels.gelu_mul import APPROXIMATE
-from tile_backend.lowering.kernels.launch_plan import Launch, Sample, choose
+from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 
 
 def gelu_mul_grad(
@@ -42,13 +44,16 @@ def gelu_mul_grad(
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. dout, gate and up of one shape, any strides; outputs: (like gate, like up),
     empty or None where not wanted.
     """
-    tanh = choose("approximate", arguments.get("approximate", "none"), APPROXIMATE)
-    return plan_gated_grad(gelu_mul_grad, arguments, outputs, (), (tanh == 1,))
+    tanh = launch_plan.choose("approximate", arguments.get("approximate", "none"), APPROXIMATE)
+    return plan_gated_grad(gelu_mul_grad, arguments, outputs, (), (tanh == 1,), choose)
 
 
 def samples() -> list[Sample]:

@@ -8,15 +8,19 @@ from typing import Any
 import torch
 
 from tile_backend.lowering.kernels import gelu_mul_grad
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.gated_grad import halves, packed_samples
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. dout, gate and up [..., D], any strides; outputs: ([..., 2 * D],)."""
-    return gelu_mul_grad.plan(arguments, halves(outputs, arguments), arch)
+    return gelu_mul_grad.plan(arguments, halves(outputs, arguments), arch, choose)
 
 
 def samples() -> list[Sample]:

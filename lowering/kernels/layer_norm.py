@@ -10,9 +10,10 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 from tile_backend.lowering.kernels.norm_plan import check_rows, gain_or
-from tile_backend.lowering.kernels.row_layout import merged, row_grid, row_hints, row_tile
+from tile_backend.lowering.kernels.row_layout import merged, row_grid, row_tile
 from tile_backend.lowering.kernels.rows import (
     load_rows,
     load_vector,
@@ -35,7 +36,7 @@ MODES = {
 """See rms.ROUNDING for "divided"."""
 
 RESIDENT = {4: 4, 6: 3}
-"""Pieces of a row -> quarters of 32 warps; see row_layout.row_hints."""
+"""Pieces of a row -> quarters of 32 warps; see row_layout.row_tile."""
 
 
 def centred_rows(
@@ -104,7 +105,10 @@ def layer_norm(
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. x [..., D], any strides; weight and bias [D] or None; outputs: (like x,)."""
     x, weight, bias = (arguments[name] for name in ("x", "weight", "bias"))
@@ -113,12 +117,12 @@ def plan(
     width = check_rows({"x": x}, {"weight": weight, "bias": bias})
     if out is None or launch_plan.is_empty(outputs):
         return None
-    tile = row_tile(width)
+    tile = choose(row_tile(width, RESIDENT))
     out, x = merged((out, x))
     vectors = (gain_or(x, "weight", weight, width), gain_or(x, "bias", bias, width))
     constants = (width, tile.rows, tile.block, mode, weight is not None, bias is not None)
     return launch_plan.launch(
-        kernel(layer_norm, **row_hints(width, RESIDENT)),
+        kernel(layer_norm, **tile.hints),
         row_grid(out, tile.rows),
         (x, *vectors, out, float(arguments["eps"]), *constants),
     )

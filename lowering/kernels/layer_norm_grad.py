@@ -10,6 +10,7 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 from tile_backend.lowering.kernels.norm_grad_plan import (
     BOTH,
@@ -21,7 +22,7 @@ from tile_backend.lowering.kernels.norm_grad_plan import (
     wanted,
 )
 from tile_backend.lowering.kernels.norm_plan import check_rows
-from tile_backend.lowering.kernels.row_layout import merged, row_hints, row_tile
+from tile_backend.lowering.kernels.row_layout import merged, row_tile
 from tile_backend.lowering.kernels.row_walk import (
     extended,
     store_sums,
@@ -40,7 +41,7 @@ from tile_backend.lowering.kernels.rows import (
 
 RESIDENT = {1: 3, 3: 2}
 FROZEN = {2: 3, 3: 2}
-"""Pieces of a row -> quarters of 32 warps, see row_hints: with sums for the gains, and without."""
+"""Pieces of a row -> quarters of 32 warps, see row_tile: with sums for the gains, and without."""
 MOST_HELD = {2: BOTH, 7: X}
 """Pieces of a row -> what is held."""
 
@@ -134,7 +135,10 @@ def layer_norm_grad(
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. dout and x [..., D] of any strides, weight [D] or None; outputs: (like x,
     float32 [weight_parts, D] and [bias_parts, D]), empty or None where not wanted.
@@ -144,12 +148,12 @@ def plan(
     width = check_rows({"dout": dout, "x": x}, {"weight": weight})
     if dx is None and not any(sums is not None for sums in parts):
         return None
-    tile = row_tile(width)
-    into, x, gain, dout = merged((x if dx is None else dx, x, gain_rows(x, weight), dout))
     quarters = RESIDENT if any(sums is not None for sums in parts) else FROZEN
+    tile = choose(row_tile(width, quarters))
+    into, x, gain, dout = merged((x if dx is None else dx, x, gain_rows(x, weight), dout))
     flags = (weight is not None, *(out is not None for out in (dx, *parts)))
     return launch_plan.launch(
-        kernel(layer_norm_grad, **row_hints(width, quarters)),
+        kernel(layer_norm_grad, **tile.hints),
         walk_grid(into, tile.rows, parts),
         (
             *(dout, x, gain, into, *(x if sums is None else sums for sums in parts)),

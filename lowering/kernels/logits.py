@@ -13,7 +13,7 @@ import cuda.tile as ct
 import torch
 
 from tile_backend.lowering.kernels import launch_plan
-from tile_backend.lowering.kernels.row_layout import next_power_of_two
+from tile_backend.lowering.kernels.row_layout import RESIDENT_WARPS, RowTile, next_power_of_two
 from tile_backend.lowering.kernels.rows import rounded
 
 ROUNDING = {"once": 0, "every_op": 1}
@@ -72,10 +72,12 @@ def numbers_of(arguments: Mapping[str, Any]) -> tuple[tuple[Any, ...], tuple[Any
     return numbers, (mode == 1, cap is not None, smoothing != 0.0)
 
 
-def tile_of(classes: int, short: int = 512) -> tuple[int, int, int]:
-    """Rows per block, classes per piece, warps. short: logits of a block of rows of few classes."""
+def tile_of(classes: int, short: int = 512) -> RowTile:
+    """Of rows of which no piece is held. short: logits of a block of rows of few classes."""
     block = min(next_power_of_two(classes), BLOCK)
-    return max(short // block, 1), block, 8 if block >= 2048 else 4
+    warps = 8 if block >= 2048 else 4
+    occupancy = RESIDENT_WARPS // warps
+    return RowTile(max(short // block, 1), block, warps, occupancy, classes, most_pieces=0)
 
 
 def with_last(x: torch.Tensor) -> torch.Tensor:

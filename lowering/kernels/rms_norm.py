@@ -10,15 +10,16 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 from tile_backend.lowering.kernels.norm_plan import check_rows, gain_or, norm_samples
 from tile_backend.lowering.kernels.rms import ROUNDING as MODES
 from tile_backend.lowering.kernels.rms import inverse_rms, normed_piece
-from tile_backend.lowering.kernels.row_layout import merged, row_grid, row_hints, row_tile
+from tile_backend.lowering.kernels.row_layout import merged, row_grid, row_tile
 from tile_backend.lowering.kernels.rows import load_rows, row_index, store_piece
 
 RESIDENT = {4: 4, 6: 3}
-"""Pieces of a row -> quarters of 32 warps; see row_layout.row_hints."""
+"""Pieces of a row -> quarters of 32 warps; see row_layout.row_tile."""
 
 
 def rms_norm(
@@ -46,7 +47,10 @@ def rms_norm(
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. x [..., D] of any strides, weight [D] or None; outputs: (like x,)."""
     x, weight = arguments["x"], arguments["weight"]
@@ -55,13 +59,13 @@ def plan(
     width = check_rows({"x": x}, {"weight": weight})
     if out is None or launch_plan.is_empty(outputs):
         return None
-    tile = row_tile(width)
+    tile = choose(row_tile(width, RESIDENT))
     out, x = merged((out, x))
     offset = float(arguments.get("offset", 0.0))
     gain = gain_or(x, "weight", weight, width)
     constants = (width, tile.rows, tile.block, mode, weight is not None, offset != 0.0)
     return launch_plan.launch(
-        kernel(rms_norm, **row_hints(width, RESIDENT)),
+        kernel(rms_norm, **tile.hints),
         row_grid(out, tile.rows),
         (x, gain, out, float(arguments["eps"]), offset, *constants),
     )

@@ -10,11 +10,12 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 from tile_backend.lowering.kernels.norm_plan import check_rows, gain_or, norm_samples
 from tile_backend.lowering.kernels.rms import ROUNDING as MODES
 from tile_backend.lowering.kernels.rms import inverse_rms, normed_dtype, normed_piece
-from tile_backend.lowering.kernels.row_layout import merged, row_grid, row_hints, row_tile
+from tile_backend.lowering.kernels.row_layout import merged, row_grid, row_tile
 from tile_backend.lowering.kernels.rows import (
     load_piece,
     load_rows,
@@ -24,7 +25,7 @@ from tile_backend.lowering.kernels.rows import (
 )
 
 RESIDENT = {4: 4, 6: 3, 8: 2}
-"""Pieces of a row -> quarters of 32 warps; see row_layout.row_hints."""
+"""Pieces of a row -> quarters of 32 warps; see row_layout.row_tile."""
 
 
 def rms_norm_add(
@@ -55,7 +56,10 @@ def rms_norm_add(
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. x and residual [..., D], weight [D] or None; outputs: (like residual,)."""
     x, residual, weight = (arguments[name] for name in ("x", "residual", "weight"))
@@ -64,13 +68,13 @@ def plan(
     width = check_rows({"x": x, "residual": residual}, {"weight": weight})
     if out is None or launch_plan.is_empty(outputs):
         return None
-    tile = row_tile(width)
+    tile = choose(row_tile(width, RESIDENT))
     out, x, residual = merged((out, x, residual))
     offset = float(arguments.get("offset", 0.0))
     gain = gain_or(x, "weight", weight, width)
     constants = (width, tile.rows, tile.block, mode, weight is not None, offset != 0.0)
     return launch_plan.launch(
-        kernel(rms_norm_add, **row_hints(width, RESIDENT)),
+        kernel(rms_norm_add, **tile.hints),
         row_grid(out, tile.rows),
         (x, residual, gain, out, float(arguments["eps"]), offset, *constants),
     )

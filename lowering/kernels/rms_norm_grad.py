@@ -10,6 +10,7 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 from tile_backend.lowering.kernels.norm_grad_plan import (
     BOTH,
@@ -21,7 +22,7 @@ from tile_backend.lowering.kernels.norm_grad_plan import (
     wanted,
 )
 from tile_backend.lowering.kernels.norm_plan import check_rows
-from tile_backend.lowering.kernels.row_layout import merged, row_hints, row_tile
+from tile_backend.lowering.kernels.row_layout import merged, row_tile
 from tile_backend.lowering.kernels.row_walk import (
     extended,
     store_sums,
@@ -35,7 +36,7 @@ from tile_backend.lowering.kernels.rows import load_piece, part_of_row, store_pi
 SHORT = {1: 4}
 RESIDENT = {2: 3, 4: 2}
 FROZEN = {2: 4, 4: 2}
-"""Pieces of a row -> quarters of 32 warps, see row_hints: several rows to a piece, one, and one
+"""Pieces of a row -> quarters of 32 warps, see row_tile: several rows to a piece, one, and one
 without sums for the weight.
 """
 MOST_HELD = {1: BOTH, 8: X}
@@ -111,7 +112,10 @@ def rms_norm_grad(
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. dout, x and added (or None) [..., D] of any strides, weight [D] or None;
     outputs: (like x, float32 [weight_parts, D]), empty or None where not wanted.
@@ -122,13 +126,14 @@ def plan(
     width = check_rows(rows, {"weight": weight})
     if dx is None and parts is None:
         return None
-    tile = row_tile(width)
+    several = row_tile(width).rows > 1
+    quarters = SHORT if several else FROZEN if parts is None else RESIDENT
+    tile = choose(row_tile(width, quarters))
     given = [gain_rows(x, weight), dout, x if added is None else added]
     into, x, weight_rows, dout, more = merged((x if dx is None else dx, x, *given))
-    quarters = SHORT if tile.rows > 1 else FROZEN if parts is None else RESIDENT
     flags = (weight is not None, added is not None, dx is not None, parts is not None)
     return launch_plan.launch(
-        kernel(rms_norm_grad, **row_hints(width, quarters)),
+        kernel(rms_norm_grad, **tile.hints),
         walk_grid(into, tile.rows, (parts,)),
         (
             *(dout, x, weight_rows, more, into, x if parts is None else parts),

@@ -10,8 +10,9 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
-from tile_backend.lowering.kernels.rotary_plan import HINTS, four_axes, plan_rotary
+from tile_backend.lowering.kernels.rotary_plan import four_axes, plan_rotary
 from tile_backend.lowering.kernels.rotation import rotate
 
 
@@ -42,14 +43,20 @@ def rotary(
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. x [..., D] of rank 1 to 4 and any strides; outputs: (like x,)."""
-    return plan_turn(arguments, outputs)
+    return plan_turn(arguments, outputs, choose)
 
 
 def plan_turn(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], back: bool = False
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    choose: Choose,
+    back: bool = False,
 ) -> Launch | None:
     """back: from `dout`, the gradient of a result, to that of the argument."""
     (out,) = outputs
@@ -57,10 +64,10 @@ def plan_turn(
         return None
     name = "dout" if back else "x"
     x, out = four_axes(name, arguments[name]), four_axes(name, out)
-    shape = plan_rotary(arguments, **{name: x})
+    shape = plan_rotary(arguments, choose, **{name: x})
     sizes = (shape.heads, shape.tile_heads, shape.table_heads, shape.positions)
     return launch_plan.launch(
-        kernel(rotary, **HINTS),
+        kernel(rotary, **shape.hints),
         shape.grid(x),
         (x, *shape.tables, out, *sizes, *shape.flags, back),
     )

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from tile_backend.lowering.kernels import launch_plan
+from tile_backend.lowering.kernels.configuration import Choose
+from tile_backend.lowering.kernels.element_tile import ElementTile
 from tile_backend.lowering.kernels.launch_plan import KernelLimit
 from tile_backend.lowering.kernels.rotation import DEINTERLEAVE, HALF, INTERLEAVED
 from tile_backend.lowering.kernels.row_layout import RESIDENT_WARPS, next_power_of_two
@@ -18,7 +20,7 @@ LAYOUTS = {"half": HALF, "interleaved": INTERLEAVED, "deinterleave": DEINTERLEAV
 ROUNDINGS = {"once": False, "every_op": True}
 PAIRS_PER_BLOCK = 1024
 """8 pairs per thread of 4 warps."""
-HINTS = {"occupancy": RESIDENT_WARPS // 4}
+OCCUPANCY = RESIDENT_WARPS // 4
 """Four warps are the compiler's own choice."""
 
 
@@ -29,6 +31,7 @@ class RotaryPlan:
     heads: axis of the heads, 1 or 2; the other one is the positions'.
     tile_heads, table_heads, positions: tile sizes along them, of x and of the tables.
     flags: the last constants of the kernels: pairs, width, layout, full, conjugate, every_op.
+    hints: of the compiler.
     """
 
     tables: tuple[torch.Tensor, torch.Tensor]
@@ -37,6 +40,7 @@ class RotaryPlan:
     table_heads: int
     positions: int
     flags: tuple[int | bool, ...]
+    hints: Mapping[str, int]
 
     def grid(self, x: torch.Tensor) -> tuple[int, int, int]:
         """Position tiles, head tiles, batches."""
@@ -99,7 +103,7 @@ def pairs_of(
     return rotated // 2, table.shape[-1] == rotated
 
 
-def plan_rotary(arguments: Mapping[str, Any], **inputs: torch.Tensor) -> RotaryPlan:
+def plan_rotary(arguments: Mapping[str, Any], choose: Choose, **inputs: torch.Tensor) -> RotaryPlan:
     """inputs: one or two 4-D tensors that share the tables; the sizes are for the first."""
     x, other = [*inputs.values(), *inputs.values()][:2]
     cos, sin = (four_axes(name, arguments[name]) for name in ("cos", "sin"))
@@ -112,8 +116,9 @@ def plan_rotary(arguments: Mapping[str, Any], **inputs: torch.Tensor) -> RotaryP
     heads = heads_axis(cos, x, other)
     tables = (table_view(cos, x, heads), table_view(sin, x, heads))
     padded = next_power_of_two(pairs)
-    tile_heads = min(next_power_of_two(x.shape[heads]), max(PAIRS_PER_BLOCK // padded, 1))
-    positions = max(PAIRS_PER_BLOCK // (padded * tile_heads), 1)
+    tile = choose(ElementTile(PAIRS_PER_BLOCK, occupancy=OCCUPANCY))
+    tile_heads = min(next_power_of_two(x.shape[heads]), max(tile.elements // padded, 1))
+    positions = max(tile.elements // (padded * tile_heads), 1)
     conjugate = bool(arguments.get("conjugate", False))
     return RotaryPlan(
         tables=tables,
@@ -122,4 +127,5 @@ def plan_rotary(arguments: Mapping[str, Any], **inputs: torch.Tensor) -> RotaryP
         table_heads=1 if cos.shape[heads] == 1 else tile_heads,
         positions=positions,
         flags=(pairs, x.shape[-1], layout, full, conjugate, bool(every_op)),
+        hints=tile.hints,
     )

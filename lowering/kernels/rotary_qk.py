@@ -10,8 +10,9 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan, rotary
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import KernelLimit, Launch, Sample
-from tile_backend.lowering.kernels.rotary_plan import HINTS, four_axes, plan_rotary
+from tile_backend.lowering.kernels.rotary_plan import four_axes, plan_rotary
 from tile_backend.lowering.kernels.rotation import rotate
 from tile_backend.lowering.kernels.row_layout import next_power_of_two
 from tile_backend.lowering.reason import ReasonKind
@@ -69,14 +70,20 @@ def check_pair(q: torch.Tensor, k: torch.Tensor, heads: int, table_heads: int) -
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. q and k [..., D] of rank 1 to 4, any strides; outputs: (like q, like k)."""
-    return plan_turn(arguments, outputs)
+    return plan_turn(arguments, outputs, choose)
 
 
 def plan_turn(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], back: bool = False
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    choose: Choose,
+    back: bool = False,
 ) -> Launch | None:
     """back: from `dq` and `dk`, the gradients of results, to those of the arguments."""
     names = ("dq", "dk") if back else ("q", "k")
@@ -84,19 +91,19 @@ def plan_turn(
     if q_out is None or k_out is None:
         name, out = (names[0], q_out) if k_out is None else (names[1], k_out)
         alone = "dout" if back else "x"
-        return rotary.plan_turn({**arguments, alone: arguments[name]}, (out,), back)
+        return rotary.plan_turn({**arguments, alone: arguments[name]}, (out,), choose, back)
     if launch_plan.is_empty(outputs):
         return None
     q, k = (four_axes(name, arguments[name]) for name in names)
     q_out, k_out = four_axes(names[0], q_out), four_axes(names[1], k_out)
-    shape = plan_rotary(arguments, **dict(zip(names, (q, k), strict=True)))
+    shape = plan_rotary(arguments, choose, **dict(zip(names, (q, k), strict=True)))
     check_pair(q, k, shape.heads, shape.table_heads)
     positions, q_tiles, batch = shape.grid(q)
     k_heads = min(next_power_of_two(k.shape[shape.heads]), shape.tile_heads)
     k_tiles = -(-k.shape[shape.heads] // k_heads)
     sizes = (q_tiles, k_heads, shape.heads, shape.tile_heads, 1, shape.positions)
     return launch_plan.launch(
-        kernel(rotary_qk, **HINTS),
+        kernel(rotary_qk, **shape.hints),
         (positions, q_tiles + k_tiles, batch),
         (q, k, *shape.tables, q_out, k_out, *sizes, *shape.flags, back),
     )

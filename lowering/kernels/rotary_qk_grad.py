@@ -8,14 +8,18 @@ from typing import Any
 import torch
 
 from tile_backend.lowering.kernels import rotary_qk
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. dq and dk [..., D] of rank 1 to 4, any strides; outputs: like them."""
-    return rotary_qk.plan_turn({**arguments, "rounding": "once"}, outputs, back=True)
+    return rotary_qk.plan_turn({**arguments, "rounding": "once"}, outputs, choose, back=True)
 
 
 def samples() -> list[Sample]:

@@ -7,11 +7,12 @@ of a packed tensor [tokens, heads, D]. What is left after that are up to three l
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 
+from tile_backend.lowering.kernels.configuration import UNSAID, Configuration, Values, around
 from tile_backend.lowering.kernels.launch_plan import KernelLimit
 from tile_backend.lowering.reason import ReasonKind
 
@@ -21,13 +22,50 @@ MAX_LEADING = 3
 RESIDENT_WARPS = 32
 """That a multiprocessor should hold to keep memory busy: half of what it can on sm_90."""
 
+WARPS = (4, 8)
+"""Of a block; the compiler takes no others."""
+OCCUPANCIES = (None, 2, 4, 6, 8, 12, 16)
+LARGEST_PIECE = 8192
+MOST_EACH = 32
+"""Elements of a piece for each thread."""
+NONE_KNOWN: Mapping[int, int] = {}
 
-class RowTile(NamedTuple):
-    """A block handles `rows` rows, each in pieces of `block` elements, with `warps` warps."""
+
+@dataclasses.dataclass(frozen=True)
+class RowTile(Configuration):
+    """A block handles `rows` rows, each in pieces of `block` elements.
+
+    width: features of a row. most_pieces: of a row that a kernel holds; 0 for one that holds none.
+    most_rows: that its block can have.
+    """
 
     rows: int
     block: int
     warps: int
+    occupancy: int | None = None
+    width: int = dataclasses.field(default=0, metadata=UNSAID, compare=False)
+    most_pieces: int = dataclasses.field(default=16, metadata=UNSAID, compare=False)
+    most_rows: int = dataclasses.field(default=16, metadata=UNSAID, compare=False)
+
+    def space(self) -> Values:
+        return {
+            "rows": around(self.rows, 1, self.most_rows),
+            "block": around(self.block, 1, LARGEST_PIECE),
+            "warps": WARPS,
+            "occupancy": OCCUPANCIES,
+        }
+
+    def fits(self) -> bool:
+        """A piece is no longer than a row; each thread has some elements, and not too many."""
+        pieces = -(-self.width // self.block)
+        each = self.rows * self.block // (32 * self.warps)
+        resident = self.warps * (self.occupancy or RESIDENT_WARPS // self.warps)
+        return (
+            self.block <= next_power_of_two(self.width)
+            and pieces <= (self.most_pieces or pieces)
+            and each <= MOST_EACH
+            and RESIDENT_WARPS // 2 <= resident <= 2 * RESIDENT_WARPS
+        )
 
 
 def next_power_of_two(n: int) -> int:
@@ -35,27 +73,18 @@ def next_power_of_two(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
-def row_tile(width: int) -> RowTile:
-    """About 8 elements per thread and piece, which is one 16-byte access in half precision."""
-    padded = next_power_of_two(width)
-    if padded >= 2048:
-        return RowTile(1, 2048, 8)
-    return RowTile(1024 // padded, padded, 4)
-
-
-def row_hints(width: int, quarters: Mapping[int, int]) -> dict[str, int]:
-    """Compiler hints of a kernel that holds rows of `width` features in registers.
+def row_tile(width: int, quarters: Mapping[int, int] = NONE_KNOWN) -> RowTile:
+    """About 8 elements per thread and piece, which is one 16-byte access in half precision.
 
     quarters: up to so many pieces of a row, so many quarters of RESIDENT_WARPS fit a
     multiprocessor without a spill, which docs/kernels.md shows. Beyond, the compiler chooses.
     """
-    tile = row_tile(width)
-    pieces = -(-width // tile.block)
-    hints = {"num_worker_warps": tile.warps}
-    for most, fitting in sorted(quarters.items(), reverse=True):
-        if pieces <= most:
-            hints["occupancy"] = fitting * RESIDENT_WARPS // (4 * tile.warps)
-    return hints
+    padded = next_power_of_two(width)
+    rows, block, warps = (1, 2048, 8) if padded >= 2048 else (1024 // padded, padded, 4)
+    pieces = -(-width // block)
+    fitting = next((quarters[most] for most in sorted(quarters) if pieces <= most), None)
+    occupancy = None if fitting is None else fitting * RESIDENT_WARPS // (4 * warps)
+    return RowTile(rows, block, warps, occupancy, width)
 
 
 def merged(tensors: Sequence[torch.Tensor], fewest: int = 1) -> list[torch.Tensor]:

@@ -8,7 +8,9 @@ from typing import Any
 import cuda.tile as ct
 import torch
 
+from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.activations import sigmoid
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.gated import (
     EVERY_OP,
     MODES,
@@ -19,7 +21,7 @@ from tile_backend.lowering.kernels.gated import (
     tile_index,
     tile_shape,
 )
-from tile_backend.lowering.kernels.launch_plan import Launch, Sample, choose
+from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 from tile_backend.lowering.kernels.rows import rounded
 
 
@@ -56,12 +58,15 @@ def silu_mul(
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. gate and up of one shape and dtype, any strides; outputs: (like gate,)."""
-    mode = choose("rounding", arguments.get("rounding", "activation"), MODES)
+    mode = launch_plan.choose("rounding", arguments.get("rounding", "activation"), MODES)
     alpha = float(arguments.get("alpha", 1.0))
-    return plan_gated(silu_mul, arguments, outputs, (alpha,), (mode, alpha != 1.0))
+    return plan_gated(silu_mul, arguments, outputs, (alpha,), (mode, alpha != 1.0), choose)
 
 
 def samples() -> list[Sample]:

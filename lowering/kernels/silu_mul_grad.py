@@ -9,6 +9,7 @@ import cuda.tile as ct
 import torch
 
 from tile_backend.lowering.kernels.activations import sigmoid
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.gated import load_tile, tile_index, tile_shape
 from tile_backend.lowering.kernels.gated_grad import (
     gated_grad_samples,
@@ -46,13 +47,16 @@ def silu_mul_grad(
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. dout, gate and up of one shape, any strides; outputs: (like gate, like up),
     empty or None where not wanted.
     """
     alpha = float(arguments.get("alpha", 1.0))
-    return plan_gated_grad(silu_mul_grad, arguments, outputs, (alpha,), (alpha != 1.0,))
+    return plan_gated_grad(silu_mul_grad, arguments, outputs, (alpha,), (alpha != 1.0,), choose)
 
 
 def samples() -> list[Sample]:

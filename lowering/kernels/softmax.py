@@ -16,9 +16,11 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 from tile_backend.lowering.kernels.row_layout import (
     RESIDENT_WARPS,
+    RowTile,
     merged,
     next_power_of_two,
     row_grid,
@@ -74,7 +76,10 @@ def softmax_long(x: ct.Array, out: ct.Array, BLOCK: ct.Constant[int]) -> None:
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. x [..., D] of any strides; outputs: (like x, in the dtype asked for,)."""
     x = arguments["x"]
@@ -84,14 +89,26 @@ def plan(
     if out is None or launch_plan.is_empty(outputs):
         return None
     out, x = merged((out, x))
-    block = next_power_of_two(x.shape[-1])
+    width, block = x.shape[-1], next_power_of_two(x.shape[-1])
     if block > LONGEST_TILE:
-        long = kernel(softmax_long, num_worker_warps=8, occupancy=RESIDENT_WARPS // 8)
-        return launch_plan.launch(long, row_grid(out, 1), (x, out, LONG_BLOCK))
-    rows = max(1024 // block, 1)
+        tile = choose(long_tile(LONG_BLOCK, RESIDENT_WARPS // 8, width))
+        long = kernel(softmax_long, **tile.hints)
+        return launch_plan.launch(long, row_grid(out, 1), (x, out, tile.block))
+    tile = choose(short_tile(width))
+    short = kernel(softmax_short, **tile.hints)
+    return launch_plan.launch(short, row_grid(out, tile.rows), (x, out, tile.rows, tile.block))
+
+
+def short_tile(width: int) -> RowTile:
+    """Rows in one piece each."""
+    block = next_power_of_two(width)
     warps = 8 if block >= 2048 else 4
-    short = kernel(softmax_short, num_worker_warps=warps, occupancy=RESIDENT_WARPS // warps)
-    return launch_plan.launch(short, row_grid(out, rows), (x, out, rows, block))
+    return RowTile(max(1024 // block, 1), block, warps, RESIDENT_WARPS // warps, width, 1)
+
+
+def long_tile(block: int, occupancy: int, width: int) -> RowTile:
+    """One row, of which a kernel holds a piece at a time."""
+    return RowTile(1, block, 8, occupancy, width, most_pieces=0, most_rows=1)
 
 
 def samples() -> list[Sample]:

@@ -14,15 +14,15 @@ import torch
 
 from tile_backend.lowering.kernels import launch_plan
 from tile_backend.lowering.kernels.compiled import kernel
+from tile_backend.lowering.kernels.configuration import Choose, as_planned
 from tile_backend.lowering.kernels.launch_plan import Launch, Sample
 from tile_backend.lowering.kernels.row_layout import (
-    RESIDENT_WARPS,
     merged,
     next_power_of_two,
     row_grid,
 )
 from tile_backend.lowering.kernels.rows import load_piece, row_index, store_piece
-from tile_backend.lowering.kernels.softmax import finite, load_scores
+from tile_backend.lowering.kernels.softmax import finite, load_scores, long_tile, short_tile
 
 LONGEST_TILE = 4096
 """Features held at once by 8 warps: 16 values of x and of dout per thread."""
@@ -70,7 +70,10 @@ def softmax_grad_long(dout: ct.Array, x: ct.Array, dx: ct.Array, BLOCK: ct.Const
 
 
 def plan(
-    arguments: Mapping[str, Any], outputs: tuple[torch.Tensor | None, ...], arch: str
+    arguments: Mapping[str, Any],
+    outputs: tuple[torch.Tensor | None, ...],
+    arch: str,
+    choose: Choose = as_planned,
 ) -> Launch | None:
     """See launch_plan. dout and x [..., D] of any strides; outputs: (like x,)."""
     dout, x = arguments["dout"], arguments["x"]
@@ -81,14 +84,14 @@ def plan(
     if dx is None or launch_plan.is_empty(outputs):
         return None
     dx, x, dout = merged((dx, x, dout))
-    block = next_power_of_two(x.shape[-1])
-    if block > LONGEST_TILE:
-        long = kernel(softmax_grad_long, num_worker_warps=8, occupancy=2)  # more would spill
-        return launch_plan.launch(long, row_grid(dx, 1), (dout, x, dx, LONG_BLOCK))
-    rows = max(1024 // block, 1)
-    warps = 8 if block >= 2048 else 4
-    short = kernel(softmax_grad_short, num_worker_warps=warps, occupancy=RESIDENT_WARPS // warps)
-    return launch_plan.launch(short, row_grid(dx, rows), (dout, x, dx, rows, block))
+    width = x.shape[-1]
+    if next_power_of_two(width) > LONGEST_TILE:
+        tile = choose(long_tile(LONG_BLOCK, 2, width))  # more would spill
+        long = kernel(softmax_grad_long, **tile.hints)
+        return launch_plan.launch(long, row_grid(dx, 1), (dout, x, dx, tile.block))
+    tile = choose(short_tile(width))
+    short = kernel(softmax_grad_short, **tile.hints)
+    return launch_plan.launch(short, row_grid(dx, tile.rows), (dout, x, dx, tile.rows, tile.block))
 
 
 def samples() -> list[Sample]:

@@ -9,7 +9,7 @@ from bench import kernel_speed, launch_overhead
 from tests.gpu_kit import calls
 from tests.gpu_kit.model_runs import RUNS
 from tile_backend import precompile
-from tile_backend.lowering import composition, gate, launch_recipe, reference, site_kernels
+from tile_backend.lowering import composition, launch_recipe, meta, reference, site_kernels
 from tile_backend.lowering.custom_op import record
 from tile_backend.lowering.kernel_code import Code
 from tile_backend.lowering.kernels.signature import signature_for
