@@ -9,10 +9,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
-import torch
 from torch import fx
 
-from tile_backend.lowering import device, evidence, launch_kind, static_rule, tuning_store
+from tile_backend.lowering import device, evidence, gate, launch_kind, static_rule, tuning_store
 from tile_backend.lowering.device import Gpu
 from tile_backend.lowering.effects import Effects
 from tile_backend.lowering.evidence import Choice
@@ -97,7 +96,8 @@ class Question:
 
     @classmethod
     def of(cls, one: Slice, able: set[fx.Node], nesting: Nesting, means: Means) -> Question:
-        gpu = device.of(torch.device(value(one.candidates[0].root).device))
+        call = one.candidates[0].call
+        gpu = device.of(gate.device_of(call)) if call is not None else None
         assert gpu is not None
         usable = tuple(c for c in one.candidates if c.root in able)
         return cls(one, usable, nesting, means, gpu, kind_of(one, usable, means.settings))

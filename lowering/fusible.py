@@ -18,6 +18,7 @@ from tile_backend.lowering import aten_kind, meta
 from tile_backend.lowering.aten_kind import Kind
 from tile_backend.lowering.effects import is_barrier
 from tile_backend.lowering.node import value
+from tile_backend.lowering.real_tensors import without_fakes
 
 _known: dict[Hashable, Kind] = {}
 
@@ -42,7 +43,7 @@ def form(node: fx.Node) -> Any:
 
 def found(node: fx.Node) -> Kind:
     try:
-        with torch.no_grad(), Operators() as seen:
+        with without_fakes(), torch.no_grad(), Operators() as seen:
             meta.call(node)
     except Exception:  # noqa: BLE001 - what does not run alone is a kernel of its own
         return "opaque"
@@ -53,7 +54,7 @@ class Operators(TorchDispatchMode):
     """Notes what kinds of operators are called."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.kinds: set[Kind] = set()
 
     def __torch_dispatch__(

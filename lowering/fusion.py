@@ -207,8 +207,6 @@ class Fusion:
     merge:       names of two spellings' ops that become one, see `tile_backend.lowering.merge`.
     describe:    what the report says a site bound, besides numbers and attributes; gets op
                  arguments.
-    estimate:    what the gate does on a GPU while no measurement is stored: "kernel" or
-                 "reference", and the sentence that justifies it.
     bench:       the shapes to measure it at.
     """
 
@@ -228,7 +226,6 @@ class Fusion:
     mask: MaskRule | None = None
     merge: Merge | None = None
     describe: Callable[[Mapping[str, Any]], dict[str, object]] | None = None
-    estimate: tuple[str, str] = ("reference", "no measurement is stored for this device")
     bench: tuple[Shape, ...] = ()
 
     def op(self, name: str = "") -> Op:

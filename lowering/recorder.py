@@ -91,7 +91,7 @@ class Recorder(TorchDispatchMode):
     """Notes each call; `total` says what they come to."""
 
     def __init__(self, blocks: Blocks) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.blocks = blocks
         self.launches: list[Step] = []
         self.loops: list[Step] = []

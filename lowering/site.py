@@ -73,9 +73,9 @@ class Decision(str):
     def noting(self, note: str) -> Decision:
         """With more at the end of the sentence."""
         choice, _, *rest = self.__getnewargs__()
-        return Decision(choice, self.note + note, *rest)  # type: ignore[arg-type]
+        return Decision(choice, self.note + note, *rest)
 
-    def __getnewargs__(self) -> tuple[Any, ...]:  # type: ignore[override]
+    def __getnewargs__(self) -> tuple[Any, ...]:
         return str(self), self.note, self.op_in_graph, self.respelled, self.basis, self.measurement
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import fx
@@ -62,7 +63,7 @@ class Slice:
         nodes = sorted(self.nodes, key=order_in(self.candidates[0].root.graph))
         number = {node: i for i, node in enumerate(nodes)}
 
-        def named(node: fx.Node) -> object:
+        def named(node: fx.Node) -> Any:
             return f"#{number[node]}" if node in number else kind(node)
 
         calls = tuple(

@@ -21,6 +21,7 @@ from tile_backend.lowering.device import Gpu
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.kernels_known import blocks_of
 from tile_backend.lowering.legality import Call
+from tile_backend.lowering.real_tensors import without_fakes
 from tile_backend.lowering.recorder import work
 from tile_backend.lowering.reference import as_tuple
 from tile_backend.lowering.signature import declared
@@ -45,20 +46,22 @@ class Estimate:
 
 def estimate(found: Ways, gpu: Gpu) -> Estimate:
     """Of a slice. Raises what the code raises on meta tensors."""
-    tensors = [meta.node(node) for node in (*found.inputs, *found.led)]
-    works = {
-        way: work(functools.partial(code, *tensors), gpu, blocks_of(gpu.arch))
-        for way, code in found.codes.items()
-    }
+    with without_fakes():
+        tensors = [meta.node(node) for node in (*found.inputs, *found.led)]
+        works = {
+            way: work(functools.partial(code, *tensors), gpu, blocks_of(gpu.arch))
+            for way, code in found.codes.items()
+        }
     return judged(works, gpu)
 
 
 def of_call(fusion: Fusion, call: Call, gpu: Gpu) -> Estimate:
     """Of a call whose graph is not at hand: the op against its reference, without neighbours."""
     define([fusion])
-    original = {n: meta.like(a) for n, a in (call.masked or call.arguments).items()}
-    given = {n: meta.like(a) for n, a in call.arguments.items()}
     blocks = blocks_of(gpu.arch)
+    with without_fakes():
+        original = {n: meta.like(a) for n, a in (call.masked or call.arguments).items()}
+        given = {n: meta.like(a) for n, a in call.arguments.items()}
 
     def ours() -> Any:
         overload = getattr(torch.ops.tilegym, call.op.name).default
@@ -67,10 +70,11 @@ def of_call(fusion: Fusion, call: Call, gpu: Gpu) -> Estimate:
     def theirs() -> Any:
         return as_tuple(call.op.reference(**original))
 
-    works = {
-        INDUCTOR: work(theirs, gpu, blocks),
-        call.op.name: work(ours, gpu, blocks),
-    }
+    with without_fakes():
+        works = {
+            INDUCTOR: work(theirs, gpu, blocks),
+            call.op.name: work(ours, gpu, blocks),
+        }
     return judged(works, gpu)
 
 

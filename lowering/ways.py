@@ -30,7 +30,8 @@ Way = str
 class Ways:
     """codes: functions of `inputs` and `led` that return `roots`: nodes of the graph.
 
-    chosen: by way the sites whose op goes in. values: the fake tensors of all that is read and made.
+    chosen: by way the sites whose op goes in. values: the fake tensors of all
+    that they read or make.
 
     led: masks mostly, which many layers share and no way has to compute; `leading` makes them from
     the inputs.

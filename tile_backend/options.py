@@ -134,7 +134,7 @@ class Options:
         environ: `os.environ` unless given.  scope: `scope.active()`.
         known:   the names of all fusions, a user's own included; the built-in ones unless given.
 
-        Raises `UnknownOption`, `BadOptionValue`, `NotAvailable` or `UnknownFusion`.
+        Raises `UnknownOption`, `BadOptionValue` or `UnknownFusion`.
         """
         given = dict(options or {})
         environment = os.environ if environ is None else environ

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tile_backend.lowering.site import OpCall, Site
     from tile_backend.report import GraphFacts, Report
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def dumps(report: Report) -> str:
