@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tile_backend.lowering import custom_op, tuning_store
+from tile_backend.lowering import tuning_store
 from tile_backend.lowering.launch_kind import kind_of
 from tile_backend.lowering.tuning_entry import Kind
 
@@ -72,8 +72,11 @@ def stored(op: str, arguments: Mapping[str, Any], outputs: Any, arch: str) -> Me
 
 def kind_of_launch(op: str, arguments: Mapping[str, Any], outputs: Any) -> Kind | None:
     """The kind under which a launch is measured; None for an op that nobody has declared."""
-    record = custom_op.known(op)
-    if record is None:
+    from tile_backend.lowering.launch import record_of  # imports what imports this module
+
+    try:
+        record = record_of(op)
+    except AttributeError:
         return None
     return kind_of(record.op, arguments, [out is not None for out in outputs])
 

@@ -11,11 +11,14 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from tile_backend.lowering import launch_configuration, raw_tensors
+
+if TYPE_CHECKING:
+    from tile_backend.lowering.kernels.configuration import Choose
 
 PLANS_KEPT = 4096
 """Per process; a model with dynamic sizes makes one for each size it meets."""
@@ -92,10 +95,31 @@ def recipe(
     Raises what `plan` raises, and NoKernelError.
     """
     plan = planner(name)
-    values = [d.on_meta() if isinstance(d, Described) else d for d in described]
-    arguments = dict(zip(names, values, strict=False))
-    outputs = tuple(values[len(names) :])
+    values = on_meta(described)
+    arguments, outputs = dict(zip(names, values, strict=False)), tuple(values[len(names) :])
     launch, measured = launch_configuration.planned(name, plan, arguments, outputs, arch)
+    return _recipe(name, launch, values, measured)
+
+
+def made(
+    name: str, names: tuple[str, ...], described: tuple[Any, ...], arch: str, choose: Choose
+) -> Recipe | None:
+    """The same of a launch whose configuration is chosen here; nothing is remembered."""
+    plan = planner(name)
+    values = on_meta(described)
+    arguments, outputs = dict(zip(names, values, strict=False)), tuple(values[len(names) :])
+    choice = (choose,) if launch_configuration.has_choice(plan) else ()
+    return _recipe(name, plan(arguments, outputs, arch, *choice), values, None)
+
+
+def on_meta(described: tuple[Any, ...]) -> list[Any]:
+    """The values that were described, tensors without data."""
+    return [d.on_meta() if isinstance(d, Described) else d for d in described]
+
+
+def _recipe(
+    name: str, launch: Any, values: Sequence[Any], measured: launch_configuration.Measured | None
+) -> Recipe | None:
     if launch is None:
         return None
     storages = {

@@ -1,9 +1,10 @@
-"""Made-up measurements for tests, of the code that is there."""
+"""Made-up measurements for tests, of the code that is there; a few of many configurations."""
 
 from __future__ import annotations
 
 import dataclasses
 
+from tile_backend.lowering.kernels.configuration import Configuration
 from tile_backend.lowering.tuning_entry import Circumstances, Entry, Kind, Spread, bucket
 from tile_backend.lowering.tuning_sources import sources_of
 
@@ -29,3 +30,18 @@ def configuration(kind: Kind, chosen: str, **changes: object) -> Entry:
         circumstances=circumstances(kind.text.split()[0]),
     )
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+def covering(configurations: list[Configuration]) -> list[Configuration]:
+    """The planned one, and a few others: every value of every choice occurs."""
+    chosen, seen = [configurations[0]], set(words(configurations[0]))
+    everywhere = {word for c in configurations for word in words(c)}
+    while seen != everywhere:
+        best = max(configurations, key=lambda c: len(words(c) - seen))
+        chosen.append(best)
+        seen |= words(best)
+    return chosen
+
+
+def words(configuration: Configuration) -> set[str]:
+    return set(str(configuration).split(","))

@@ -30,10 +30,6 @@ WALKTHROUGH_HELP = """\
 TARGET is the name of a fusion (see `fusions`), of which a small example is shown, or your own:
 """
 LATER = {
-    "tune": (
-        "measure launch configurations on this GPU",
-        "kernels run with their shipped configurations",
-    ),
     "bench": (
         "measure kernels against Inductor",
         "use `make bench` in a checkout, and the repro.py of a dump for one site",
@@ -69,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     add_precompile(
         with_target(commands, "precompile", "compile the kernels of a model, without a GPU")
     )
+    add_tune(with_target(commands, "tune", "measure how a model's kernels are launched fastest"))
     add_walkthrough(
         with_target(
             commands, "walkthrough", "lead one module through every stage, down to its kernel"
@@ -122,20 +119,26 @@ def add_lock(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_lock)
 
 
+def add_architectures(command: argparse.ArgumentParser, summary: str) -> None:
+    """For which GPUs, and for which sizes."""
+    command.add_argument("--arch", action="append", default=[], metavar="sm_NN", help=summary)
+    text = "for other sizes of the inputs as well"
+    command.add_argument("--dynamic", action="store_true", help=text)
+
+
 def add_precompile(command: argparse.ArgumentParser) -> None:
     """precompile: besides TARGET, for which GPU and into which folder."""
-    command.add_argument(
-        "--arch",
-        action="append",
-        default=[],
-        metavar="sm_NN",
-        help="of the GPU; may be repeated (that of this machine)",
-    )
+    add_architectures(command, "of the GPU; may be repeated (that of this machine)")
     command.add_argument("--out", metavar="FOLDER", help="the store to fill (the user's own)")
-    command.add_argument(
-        "--dynamic", action="store_true", help="for other sizes of the inputs as well"
-    )
     command.set_defaults(run=run_precompile)
+
+
+def add_tune(command: argparse.ArgumentParser) -> None:
+    """tune: besides TARGET, on which GPU, and how much of it."""
+    add_architectures(command, "of the GPU (that of this machine); of others, only prepare it")
+    command.add_argument("--again", action="store_true", help="measure what is stored as well")
+    command.add_argument("--json", action="store_true", help="print JSON instead of text")
+    command.set_defaults(run=run_tune)
 
 
 def add_walkthrough(command: argparse.ArgumentParser) -> None:
@@ -218,6 +221,16 @@ def run_precompile(arguments: argparse.Namespace) -> int:
     done = precompile(target, arguments.arch, arguments.out, arguments.dynamic)
     print(done.to_text())
     return 0
+
+
+def run_tune(arguments: argparse.Namespace) -> int:
+    """Measure, and say what became of each launch; 1 if it was interrupted."""
+    from tile_backend.tuning import tune
+
+    target = request_of(arguments).resolve()
+    done = tune(target, arguments.arch, arguments.dynamic, arguments.again)
+    print(done.to_json() if arguments.json else done.to_text())
+    return 1 if done.interrupted else 0
 
 
 def run_diff(arguments: argparse.Namespace) -> int:

@@ -210,6 +210,15 @@ class PrecompileFailed(TileBackendError):
     )
 
 
+class TuningNotKept(TileBackendError):
+    """Measurements that nobody could find again."""
+
+    template = (
+        "nothing is measured, since it could not be kept: {folder} cannot be written. "
+        "Set {variable} to a folder that can be."
+    )
+
+
 # --- what was handed in ---------------------------------------------------------------------------
 
 

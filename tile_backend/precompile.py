@@ -183,6 +183,6 @@ def refusals(
                 yield site.op, site.arch, f"x{sites[site]}", text
 
 
-def missing(package: str, cause: Any) -> MissingDependency:
+def missing(package: str, cause: Any, what: str = "precompile") -> MissingDependency:
     """The error, to be raised by the caller."""
-    return MissingDependency(what="precompile", package=package, cause=cause, command=INSTALL)
+    return MissingDependency(what=what, package=package, cause=cause, command=INSTALL)

@@ -6,6 +6,7 @@ Chosen from compiled code, not yet from timings: what spills no register on sm_9
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import torch
 
@@ -33,6 +34,8 @@ class SplitTiles(Configuration):
 
     latency: depth of the k and v pipeline.
     """
+
+    streams: ClassVar[bool] = False
 
     heads: int
     queries: int

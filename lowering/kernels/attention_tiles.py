@@ -8,6 +8,7 @@ and sm_100; docs/kernels.md has what they spill on the others. Eight worker warp
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import torch
 
@@ -30,6 +31,8 @@ class AttentionTiles(Configuration):
 
     Clusters of blocks are left out: they pay from tiles of 256 rows on.
     """
+
+    streams: ClassVar[bool] = False
 
     rows: int
     cols: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 UNSAID = {"said": False}
 """Metadata of a field that is no choice: what the choice depends on."""
@@ -23,8 +23,10 @@ class Configuration:
     """Base of the choices of a kind of kernel; fields are ints, or None for the compiler's choice.
 
     warps: worker warps of a block. occupancy: blocks of a multiprocessor that the compiler leaves
-    registers for.
+    registers for. streams: such a kernel waits for memory more than it computes.
     """
+
+    streams: ClassVar[bool] = True
 
     def __str__(self) -> str:
         values = ((f.name, getattr(self, f.name)) for f in said(self))

@@ -29,4 +29,4 @@ class ElementTile(Configuration):
         warps = self.warps or WARPS[0]
         each = self.elements // (32 * warps)
         resident = warps * (self.occupancy or RESIDENT_WARPS // warps)
-        return 4 <= each <= MOST_EACH and RESIDENT_WARPS // 2 <= resident <= 2 * RESIDENT_WARPS
+        return 4 <= each <= MOST_EACH and RESIDENT_WARPS <= resident <= 2 * RESIDENT_WARPS

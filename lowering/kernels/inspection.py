@@ -15,6 +15,7 @@ from typing import Any
 
 from tile_backend.lowering import cubin_usage, multiprocessor
 from tile_backend.lowering.cubin_usage import Usage
+from tile_backend.lowering.kernel_code import Code
 from tile_backend.lowering.kernels import tileiras
 from tile_backend.lowering.kernels.build_error import BuildError, MissingError
 from tile_backend.lowering.kernels.compiled import Kernel
@@ -72,8 +73,13 @@ class Resources:
 
 def resources(kernel: Kernel, signature: Any, arch: str) -> Resources:
     """Compiles the kernel where the store lacks it. Raises InspectionError."""
+    return resources_of(kernel, kernel.code(signature, arch))
+
+
+def resources_of(kernel: Kernel, code: Code) -> Resources:
+    """The same of a variant of the kernel."""
     try:
-        image = kernel.build(kernel.code(signature, arch)).image
+        image = kernel.build(code).image
     except BuildError as error:
         raise InspectionError(str(error)) from error
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -83,8 +89,10 @@ def resources(kernel: Kernel, signature: Any, arch: str) -> Resources:
             usage = cubin_usage.usage(Path(file.name))
         except FileNotFoundError as error:
             raise InspectionError(str(error)) from error
-    limits = multiprocessor.LIMITS.get(arch)
+    limits = multiprocessor.LIMITS.get(code.key.arch)
     if limits is None:
         return Resources(usage, len(image), None, None)
-    blocks = multiprocessor.resident_blocks(arch, usage.threads, usage.registers, usage.shared)
+    blocks = multiprocessor.resident_blocks(
+        code.key.arch, usage.threads, usage.registers, usage.shared
+    )
     return Resources(usage, len(image), blocks, limits.warps)

@@ -24,7 +24,7 @@ RESIDENT_WARPS = 32
 
 WARPS = (4, 8)
 """Of a block; the compiler takes no others."""
-OCCUPANCIES = (None, 2, 4, 6, 8, 12, 16)
+OCCUPANCIES = (None, 4, 6, 8, 12, 16)
 LARGEST_PIECE = 8192
 MOST_EACH = 32
 """Elements of a piece for each thread."""
@@ -64,7 +64,7 @@ class RowTile(Configuration):
             self.block <= next_power_of_two(self.width)
             and pieces <= (self.most_pieces or pieces)
             and each <= MOST_EACH
-            and RESIDENT_WARPS // 2 <= resident <= 2 * RESIDENT_WARPS
+            and RESIDENT_WARPS <= resident <= 2 * RESIDENT_WARPS
         )
 
 
