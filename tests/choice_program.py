@@ -30,7 +30,7 @@ def main() -> None:
     report = tile_backend.last_report()
     assert report is not None
     decisions = [str(site.decision) for site in report.fused]
-    print(json.dumps({"asked": clock.asked, "decisions": decisions, "json": explained}))
+    json.dump({"asked": clock.asked, "decisions": decisions, "json": explained}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ def test_other_kernels_and_other_gpus_are_no_evidence(
         path.write_text(text)
         bases = {s.decision.basis for s in report.fused if s.decision}
         assert bases == {"estimated"}
-        today = dt.datetime.now(dt.timezone.utc).date().isoformat()
+        today = dt.datetime.now(dt.UTC).date().isoformat()
         assert f"; a measurement of {today} does not count: {words}" in report.to_text()
 
 

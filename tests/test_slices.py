@@ -1,4 +1,4 @@
-"""Slices: what Inductor would fuse with a site, which sites share one, and the ways to compile it."""
+"""Slices: what Inductor would fuse with a site, which sites share one, and the ways of one."""
 
 from __future__ import annotations
 
