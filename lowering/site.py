@@ -23,6 +23,7 @@ Choice = Literal["kernel", "reference", "interpreted"]
 Basis = Literal["", "option", "device", "limit", "shipped", "user", "measured", "estimated"]
 """option, device, limit: nothing was weighed. shipped, user: a stored measurement, that of the
 package or the user's own. measured: in this compile. estimated: by the static rule."""
+WEIGHED: frozenset[Basis] = frozenset(("shipped", "user", "measured", "estimated"))
 
 
 class Decision(str):

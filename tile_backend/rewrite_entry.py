@@ -60,7 +60,7 @@ class RewriteEntry:
         site = self.group.first
         facts = [("status", site.status), ("spelling", site.spelling), ("source", site.source)]
         if site.decision:
-            facts.append(("decision", f"{site.decision}: {site.decision.said}"))
+            facts.append(("decision", f"{site.decision}: {site.decision.evidence}"))
         if site.reason:
             facts.append(("reason", site.reason.kind.value))
         if site.certificate:
