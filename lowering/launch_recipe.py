@@ -112,6 +112,15 @@ def made(
     return _recipe(name, plan(arguments, outputs, arch, *choice), values, None)
 
 
+def planned(name: str, names: tuple[str, ...], described: tuple[Any, ...], arch: str) -> Recipe:
+    """The same as the plan has it, whatever was measured. There is something to compute."""
+    from tile_backend.lowering.kernels.configuration import as_planned
+
+    found = made(name, names, described, arch, as_planned)
+    assert found is not None, f"{name} computes nothing"
+    return found
+
+
 def on_meta(described: tuple[Any, ...]) -> list[Any]:
     """The values that were described, tensors without data."""
     return [d.on_meta() if isinstance(d, Described) else d for d in described]

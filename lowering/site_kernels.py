@@ -154,8 +154,11 @@ def without_code(
     }
 
 
-def needs_of(site: LaunchSite) -> Iterator[Need]:
-    """What the launch needs at the captured sizes, then at others that the graph allows."""
+def needs_of(site: LaunchSite, fallbacks: bool = False) -> Iterator[Need]:
+    """What the launch needs at the captured sizes, then at others that the graph allows.
+
+    fallbacks: and where a measured configuration is taken, what the launch needs without it.
+    """
     kernels = importlib.import_module("tile_backend.lowering.kernels.signature")
     layouts = [value for value in site.values if isinstance(value, Layout)]
     for trial in dynamic_sizes.trials(layouts, site.environment):
@@ -173,9 +176,13 @@ def needs_of(site: LaunchSite) -> Iterator[Need]:
             if found is None:
                 yield Need(sizes)
                 continue
-            signature = kernels.signature_for(found.kernel, found.arguments(given))
-            code = found.kernel.code(signature, site.arch)
-            yield Need(sizes, code, measured=found.measured)
+            recipes = [found]
+            if fallbacks and found.measured is not None:
+                recipes.append(launch_recipe.planned(op, names, describe(given), site.arch))
+            for each in recipes:
+                signature = kernels.signature_for(each.kernel, each.arguments(given))
+                code = each.kernel.code(signature, site.arch)
+                yield Need(sizes, code, measured=each.measured)
 
 
 def judged(verdict: Verdict, found: Problems, kernels: str) -> Verdict:

@@ -126,6 +126,17 @@ def files(arch: str) -> Iterator[tuple[Literal["shipped", "user"], File]]:
     yield "user", NOTHING if own is None else opened(own, arch)
 
 
+def counts() -> dict[str, tuple[int, int]]:
+    """By architecture: how many entries are stored, and how many of them are of other code."""
+    folders = [SHIPPED, folder()]
+    found = {path.stem for each in folders if each for path in each.glob("sm_*.json")}
+    counted = {}
+    for arch in sorted(found):
+        entries = [entry for _, file in files(arch) for entry in file.content.entries]
+        counted[arch] = len(entries), sum(not is_current(entry) for entry in entries)
+    return {arch: count for arch, count in counted.items() if count[0]}
+
+
 def opened(path: Path, arch: str) -> File:
     """The file; it is read again only where it has changed."""
     try:

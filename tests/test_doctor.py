@@ -28,6 +28,8 @@ HOPPER = Diagnosis(
     compiler="/usr/bin/g++",
     store="/cache/kernels",
     stored={"sm_90": 7, "sm_80": 2},
+    tuning="/data/tuning",
+    tuned={"sm_90": (12, 3), "sm_80": (1, 0)},
 )
 
 

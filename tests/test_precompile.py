@@ -15,15 +15,18 @@ from tests.fake_compiler import Tileiras
 from tests.inductor_code import first_call
 from tests.stub_driver import Driver
 from tests.stub_launches import launched
+from tests.tuning_entries import configuration
 from tile_backend import cli, machine
 from tile_backend.lowering import (
     cubin_store,
     launch_abi1,
     launch_recipe,
     site_kernels,
+    tuning_store,
 )
 from tile_backend.lowering.kernel_launch import KernelFallbackWarning
 from tile_backend.lowering.kernels import compiled
+from tile_backend.lowering.tuning_entry import Kind
 from tile_backend.machine import Gpu
 
 BF16 = torch.bfloat16
@@ -132,7 +135,7 @@ def test_without_a_compiler(
 def test_without_cuda_tile(
     out: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def needs_of(site: Any) -> Any:
+    def needs_of(*_: Any, **__: Any) -> Any:
         raise ImportError("No module named 'cuda.tile'")
 
     monkeypatch.setattr(site_kernels, "needs_of", needs_of)
@@ -237,3 +240,15 @@ def test_generated_code_finds_its_kernels_also_where_nobody_reads_a_result(
         warnings.simplefilter("error", KernelFallbackWarning)
         _, launches = launched(driver, lambda: first_call(compiled_function, *args))
     assert [found.kernel.partition("_K")[0] for found in launches] == ["add_rms_norm"]
+
+
+def test_a_measured_configuration_is_compiled_beside_the_planned_one(
+    out: str, tuning: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = Kind("silu_mul gate=bf16[64] up=bf16[64] rounding=activation", {"rows": 48})
+    tuning_store.record("sm_90", [configuration(kind, "elements=2048,warps=8")])
+    code, said, _ = run(capsys, "--arch", "sm_90", "--out", out)
+    assert code == 0
+    kernels = [row.split()[0] for row in said.splitlines()[:-1]]
+    assert kernels == ["attention", "silu_mul", "silu_mul"]
+    assert tuning.is_dir()

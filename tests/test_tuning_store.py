@@ -229,6 +229,14 @@ def test_files_are_read_once_per_change(folder: Path, monkeypatch: pytest.Monkey
     assert stat.S_ISREG((folder / "sm_90.json").stat().st_mode)
 
 
+def test_what_the_doctor_says_of_it() -> None:
+    assert tuning_store.counts() == {}
+    old = dataclasses.replace(HERE, sources="0123")
+    tuning_store.record(ARCH, [entry(1024), entry(4096, circumstances=old)])
+    tuning_store.record("sm_80", [entry(1024)])
+    assert tuning_store.counts() == {"sm_80": (1, 0), "sm_90": (2, 1)}
+
+
 def test_compiled_code_is_not_taken_for_that_of_other_measurements() -> None:
     before = pipeline.identity(Options())
     assert pipeline.identity(Options()) == before

@@ -58,6 +58,9 @@ class Diagnosis:
     store: str = ""
     stored: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Kernels in the store by architecture."""
+    tuning: str = ""
+    tuned: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    """Measurements by architecture, and how many of them are of other code."""
 
     def abilities(self) -> list[Ability]:
         """What can run here."""
@@ -136,6 +139,12 @@ class Diagnosis:
         if self.store:
             counts = ", ".join(f"{n} for {arch}" for arch, n in sorted(self.stored.items()))
             yield "kernel store", f"{self.store} ({counts or 'empty'})"
+        if self.tuning:
+            counts = ", ".join(
+                f"{count} for {arch}" + (f", {stale} of them of other code" if stale else "")
+                for arch, (count, stale) in sorted(self.tuned.items())
+            )
+            yield "tuning store", f"{self.tuning} ({counts or 'empty'})"
         for gpu in self.gpus:
             yield "GPU", f"{gpu.name} ({gpu.arch})"
         if not self.gpus:
@@ -162,6 +171,7 @@ def examine() -> Diagnosis:
         gpus=tuple(machine.gpus()) if torch_version else (),
         compiler=machine.cxx_compiler(),
         **kernel_store(),
+        **tuning(),
     )
 
 
@@ -173,6 +183,14 @@ def kernel_store() -> dict[str, Any]:
     names = (path.name.split("-") for _, _, path in store.files())
     counts = collections.Counter(name[1] for name in names if len(name) > 2)
     return {"store": str(store.folder), "stored": dict(counts)}
+
+
+def tuning() -> dict[str, Any]:
+    """Where measurements are kept, and how many count."""
+    from tile_backend.lowering import tuning_store
+
+    folder = tuning_store.folder()
+    return {"tuning": str(folder or ""), "tuned": tuning_store.counts()}
 
 
 def torch_cuda() -> str:

@@ -122,7 +122,7 @@ def launches_of(options: Options, module: fx.GraphModule) -> collections.Counter
 def built(sites: collections.Counter[LaunchSite], stopped: str) -> Precompiled:
     """Compile what the sites need and the store lacks."""
     try:
-        needs = {site: list(site_kernels.needs_of(site)) for site in sites}
+        needs = {site: list(site_kernels.needs_of(site, fallbacks=True)) for site in sites}
     except ImportError as error:
         raise missing("cuda-tile", error) from error
     codes: collections.Counter[Code] = collections.Counter()

@@ -145,8 +145,9 @@ def tune(
     rows: list[Row] = []
     interrupted = False
     try:
-        jobs = jobs_of(sites)
-        rows += (row_of(job, benches[job.call.arch], again) for job in track(jobs, "launches"))
+        jobs = track(jobs_of(sites), "launches")
+        # What is there when somebody interrupts stays in the list.
+        rows.extend(row_of(job, benches[job.call.arch], again) for job in jobs)
     except ImportError as error:
         raise precompile.missing("cuda-tile", error, "tune") from error
     except KeyboardInterrupt:
