@@ -15,7 +15,7 @@ from tile_backend.lowering import device, evidence, gate, launch_kind, static_ru
 from tile_backend.lowering.device import Gpu
 from tile_backend.lowering.effects import Effects
 from tile_backend.lowering.evidence import Choice
-from tile_backend.lowering.measure import Measuring, entry
+from tile_backend.lowering.measure import Measuring, entry, first_line
 from tile_backend.lowering.nesting import Nesting
 from tile_backend.lowering.node import value
 from tile_backend.lowering.plan import Candidate
@@ -57,21 +57,29 @@ def choose(
     """
     if not candidates:
         return {}
-    effects: Effects = nesting.effects[candidates[0].root.graph]
-    distinct: dict[Hashable, tuple[Slice, ...]] = {}
-    for one in slices(candidates, effects):
-        distinct[one.key] = (*distinct.get(one.key, ()), one)
     decided: dict[fx.Node, Decision] = {}
     roots = {candidate.root for candidate in able}
-    shown = track(list(distinct.values()), "measurements") if means.measuring else distinct.values()
-    for alike in shown:
-        first = Question.of(alike[0], roots, nesting, means)
-        choice = first.answer()
+    asked = questions(candidates, able, nesting, means)
+    for question, alike in track(asked, "measurements") if means.measuring else asked:
+        choice = question.answer()
         for one in alike:
             usable = [c for c in one.candidates if c.root in roots]
             going_in = {c.root for c in sets(one, usable)[choice.way]}
             decided |= {c.root: decision(c.root in going_in, choice) for c in usable}
     return decided
+
+
+def questions(
+    candidates: Sequence[Candidate], able: Sequence[Candidate], nesting: Nesting, means: Means
+) -> list[tuple[Question, tuple[Slice, ...]]]:
+    """Each distinct slice that can have a kernel, and all that are like it."""
+    effects: Effects = nesting.effects[candidates[0].root.graph]
+    roots = {candidate.root for candidate in able}
+    distinct: dict[Hashable, tuple[Slice, ...]] = {}
+    for one in slices(candidates, effects):
+        if any(candidate.root in roots for candidate in one.candidates):
+            distinct[one.key] = (*distinct.get(one.key, ()), one)
+    return [(Question.of(some[0], roots, nesting, means), some) for some in distinct.values()]
 
 
 def decision(goes_in: bool, choice: Choice) -> Decision:
@@ -144,6 +152,8 @@ class Question:
                 made = entry(self.ways(), self.kind, self.gpu, measuring)
             except CannotRun as why:
                 measured[self.key] = why
+            except Exception as error:  # noqa: BLE001 - said, and the static rule decides
+                measured[self.key] = CannotRun(f"{type(error).__name__}: {first_line(error)}")
             else:
                 measured[self.key] = made
                 tuning_store.record(self.gpu.arch, [made])

@@ -46,13 +46,18 @@ FLOPS_PER_CLOCK = {8: 2048, 9: 4096, 10: 8192, 11: 8192, 12: 1024}
 FLOPS_PER_CLOCK_MINOR = {(8, 6): 512, (8, 7): 1024, (8, 9): 1024}
 """Those that have less than their major capability says."""
 
-_simulated: contextvars.ContextVar[Gpu | None] = contextvars.ContextVar("gpu", default=None)
+_simulated: contextvars.ContextVar[tuple[Gpu, bool] | None] = contextvars.ContextVar(
+    "gpu", default=None
+)
 
 
 @contextlib.contextmanager
-def simulated(gpu: Gpu) -> Iterator[Gpu]:
-    """Inside, tensors of every device count as this GPU's. Kernels run their references."""
-    token = _simulated.set(gpu)
+def simulated(gpu: Gpu, exists: bool = False) -> Iterator[Gpu]:
+    """Inside, tensors of every device count as this GPU's.
+
+    exists: it is a GPU of this machine, for which kernels are compiled; the tensors may be on meta.
+    """
+    token = _simulated.set((gpu, exists))
     try:
         yield gpu
     finally:
@@ -60,8 +65,15 @@ def simulated(gpu: Gpu) -> Iterator[Gpu]:
 
 
 def simulation() -> Gpu | None:
-    """The GPU that is made up, for which no kernel is launched."""
-    return _simulated.get()
+    """The GPU that tensors of every device count as."""
+    found = _simulated.get()
+    return found[0] if found else None
+
+
+def is_made_up() -> bool:
+    """Whether that GPU does not exist, so that nothing is compiled for it."""
+    found = _simulated.get()
+    return found is not None and not found[1]
 
 
 def current() -> Gpu | None:
@@ -73,7 +85,7 @@ def current() -> Gpu | None:
 
 def of(device: torch.device) -> Gpu | None:
     """The GPU that a tensor of this device is on; None where it is on none."""
-    made_up = _simulated.get()
+    made_up = simulation()
     if made_up is not None:
         return made_up
     return described(device.index or 0) if device.type == "cuda" else None

@@ -7,6 +7,7 @@ way of it is a CannotRun with words for the report; the static rule decides then
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -40,13 +41,14 @@ OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 class Measuring:
     """compiles: the compiler, with the user's settings. given: the tensors that the program was
     called with, by input of the graph. clock: see device_clock.
-    driver: its version, for the record.
+    driver: its version, for the record. on: the device to measure on, where the graph's is none.
     """
 
     compiles: Compile
     given: Mapping[fx.Node, torch.Tensor]
     clock: Clock = device_clock.time_rounds
     driver: str = "unknown"
+    on: torch.device | None = None
 
 
 def entry(found: Ways, kind: Kind, gpu: Gpu, measuring: Measuring) -> Entry:
@@ -82,18 +84,23 @@ def first_line(error: BaseException) -> str:
 
 def spreads(found: Ways, measuring: Measuring) -> dict[Way, Spread]:
     """Microseconds of each way."""
-    here = found.device
+    here = measuring.on or found.device
     if here.type == "cuda" and not torch.cuda.is_available():
         raise CannotRun("there is no GPU here")
     memory_bound.check(found.values, found.trains, here)
     from tile_backend.lowering import inductor_ir  # imports Inductor
 
     inductor_ir.install({c.match.fusion for sites in found.chosen.values() for c in sites})
-    with real_tensors.isolated(here), entered(found.autocast):
-        inputs, cotangents = material(found, measuring)
+    with contextlib.ExitStack() as stack:
+        if here.type == "cuda":
+            stack.enter_context(torch.cuda.device(here))
+        stack.enter_context(real_tensors.isolated(here))
+        stack.enter_context(entered(found.autocast))
+        codes = {way: moved(code, here) for way, code in found.codes.items()}
+        inputs, cotangents = material(found, measuring, codes[INDUCTOR], here)
         runs = {
             way: compiled(code, inputs, cotangents, measuring.compiles)
-            for way, code in found.codes.items()
+            for way, code in codes.items()
         }
         check({way: run() for way, run in runs.items()})
         times = device_clock.until_narrow(measuring.clock, runs)
@@ -103,15 +110,29 @@ def spreads(found: Ways, measuring: Measuring) -> dict[Way, Spread]:
 Material = tuple[list[torch.Tensor], list[torch.Tensor | None]]
 
 
-def material(found: Ways, measuring: Measuring) -> Material:
+def moved(code: fx.GraphModule, device: torch.device) -> fx.GraphModule:
+    """With the devices that are spelled out in it replaced."""
+    for node in code.graph.nodes:
+        args, kwargs = fx.node.map_aggregate(
+            (node.args, node.kwargs), lambda a: device if isinstance(a, torch.device) else a
+        )
+        node.args, node.kwargs = args, kwargs
+    code.recompile()
+    return code
+
+
+def material(
+    found: Ways, measuring: Measuring, original: fx.GraphModule, device: torch.device
+) -> Material:
     """The inputs of all ways, and the gradients that the results get."""
-    generator = torch.Generator(found.device).manual_seed(0)
-    inputs = random_inputs.values(found.inputs, measuring.given, found.trains, generator)
+    generator = torch.Generator(device).manual_seed(0)
+    given = random_inputs.values(found.inputs, measuring.given, found.trains, generator)
+    inputs = [tensor.to(device) for tensor in given]
     with torch.no_grad():
-        inputs += as_tensors(found.leading(*inputs))
+        inputs += as_tensors(moved(found.leading, device)(*inputs))
     if not found.trains:
         return inputs, [None] * len(found.roots)
-    results = as_tensors(found.codes[INDUCTOR](*leaves(inputs)))
+    results = as_tensors(original(*leaves(inputs)))
     return inputs, [
         random_inputs.like(result, generator) if result.requires_grad else None
         for result in results

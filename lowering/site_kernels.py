@@ -102,7 +102,7 @@ def settle(
         LaunchSite.all_of(call) if verdict.decision == "kernel" else ()
         for call, verdict in zip(calls, verdicts, strict=True)
     ]
-    if device.simulation() or any(
+    if device.is_made_up() or any(
         gate.capability_of(gate.device_of(call).index or 0) is None for call in calls
     ):
         compiles = False  # no GPU that would run anything
@@ -201,6 +201,6 @@ def judged(verdict: Verdict, found: Problems, kernels: str) -> Verdict:
 def with_code(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Those whose kernels are compiled, or can be where no GPU is there to compile them for."""
     sites = [(c, LaunchSite.all_of(c.call)) for c in candidates if c.call is not None]
-    compiles = device.simulation() is None and torch.cuda.is_available()
+    compiles = not device.is_made_up() and torch.cuda.is_available()
     found = problems([site for _, some in sites for site in some], compiles)
     return [c for c, some in sites if all(sizes for site in some for sizes, _ in found[site])]
