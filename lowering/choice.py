@@ -21,7 +21,7 @@ from tile_backend.lowering.node import value
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.progress import track
 from tile_backend.lowering.real_tensors import CannotRun
-from tile_backend.lowering.site import Decision
+from tile_backend.lowering.site import Basis, Decision
 from tile_backend.lowering.slices import Slice, slices
 from tile_backend.lowering.static_rule import Estimate
 from tile_backend.lowering.tuning_entry import Entry, Kind
@@ -117,7 +117,7 @@ class Question:
 
     def answer(self) -> Choice:
         """The way to go, with the evidence."""
-        note = ""
+        note, fresh = "", False
         found = self.stored()
         measuring = self.means.measuring
         if measuring is not None and self.able and (self.means.again or not self.is_known(found)):
@@ -125,13 +125,12 @@ class Question:
             if isinstance(made, CannotRun):
                 note = f"; not measured: {made}"
             else:
+                fresh = True
                 found = [f for f in found if not same(f.entry, made)] + [Found(made, "user")]
         choice = evidence.choice(found, self.kind, self.slice.words)
         if choice is not None:
-            fresh = measuring is not None and not note and self.key in measured
-            return dataclasses.replace(
-                choice, basis="measured" if fresh else choice.basis, note=choice.note + note
-            )
+            basis: Basis = "measured" if fresh else choice.basis
+            return dataclasses.replace(choice, basis=basis, note=choice.note + note)
         estimate = self.estimate()
         note += evidence.stale(self.gpu, self.kind)
         return Choice(estimate.chosen, "estimated", None, estimate.text + note)

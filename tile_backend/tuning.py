@@ -31,6 +31,7 @@ from tile_backend.report_text import aligned, plural
 if TYPE_CHECKING:
     from tile_backend.targets import Target
     from tile_backend.tuning_measure import Bench, Outcome
+    from tile_backend.tuning_slices import SliceRow
 
 Status = Literal["measured", "stored", "to measure", "no kernel"]
 
@@ -71,6 +72,7 @@ class Tuned:
     rows: tuple[Row, ...]
     incomplete: str = ""
     interrupted: bool = False
+    slices: tuple[SliceRow, ...] = ()
 
     def to_text(self) -> str:
         """The totals, a line for each launch, then what was left out, and where the file is."""
@@ -94,10 +96,20 @@ class Tuned:
             yield f"left out: {count} configuration{plural(count)}: {', '.join(parts)}"
         for text in sorted({row.pruned.unjudged for row in self.rows if row.pruned} - {""}):
             yield f"nothing was left out for its resources: {text}"
+        if self.slices:
+            yield from self.lines_of_slices()
         for arch, gpu in self.gpus.items():
             yield f"stored in {tuning_store.path_of(arch)}" if gpu else without(arch)
         if self.incomplete:
             yield f"incomplete  {self.incomplete}"
+
+    def lines_of_slices(self) -> Iterator[str]:
+        """Their totals, and a line for each."""
+        counts = collections.Counter(row.status for row in self.slices)
+        total = len(self.slices)
+        yield f"{total} slice{plural(total)}, {', '.join(f'{n} {s}' for s, n in counts.items())}"
+        rows = ((r.status, f"x{r.count}", r.title, f"{r.chosen}: {r.result}") for r in self.slices)
+        yield from aligned(list(rows))
 
     def to_json(self) -> str:
         """Every launch, with the times of its configurations and why others were left out."""
@@ -119,7 +131,8 @@ class Tuned:
             for row in self.rows
         ]
         facts = {"title": self.title, "gpus": dict(self.gpus), "incomplete": self.incomplete}
-        return json.dumps({**facts, "launches": rows}, indent=2)
+        slices = [dataclasses.asdict(row) for row in self.slices]
+        return json.dumps({**facts, "launches": rows, "slices": slices}, indent=2)
 
 
 def tune(
@@ -128,9 +141,11 @@ def tune(
     dynamic: bool = False,
     again: bool = False,
     bench_of: Callable[[str], Bench | None] | None = None,
+    slices: bool = True,
 ) -> Tuned:
     """Measure what is not stored, or all of it `again`. architectures: this machine's GPUs' if ().
 
+    slices: after the launches the model's slices as well, see gate.
     bench_of: where launches of an architecture are measured; None: they are pruned only.
     Raises UnknownArchitecture, MissingDependency, TuningNotKept.
     """
@@ -143,18 +158,31 @@ def tune(
     if stopped:
         stopped = f"{stopped}; what comes after it is not measured"
     rows: list[Row] = []
+    of_slices: list[SliceRow] = []
     interrupted = False
     try:
         jobs = track(jobs_of(sites), "launches")
         # What is there when somebody interrupts stays in the list.
         rows.extend(row_of(job, benches[job.call.arch], again) for job in jobs)
+        for bench in benches.values() if slices else ():
+            if bench is not None:
+                measure_slices(target, bench, again, dynamic, of_slices)
     except ImportError as error:
         raise precompile.missing("cuda-tile", error, "tune") from error
     except KeyboardInterrupt:
         interrupted = True
         stopped = "interrupted: what was measured is stored, and the same command goes on"
     gpus = {arch: bench.gpu if bench else "" for arch, bench in benches.items()}
-    return Tuned(target.title, gpus, tuple(rows), stopped, interrupted)
+    return Tuned(target.title, gpus, tuple(rows), stopped, interrupted, tuple(of_slices))
+
+
+def measure_slices(
+    target: Target, bench: Bench, again: bool, dynamic: bool, rows: list[SliceRow]
+) -> None:
+    """The second step."""
+    from tile_backend import tuning_slices
+
+    tuning_slices.measure(target, bench, again, dynamic, rows)
 
 
 def here(arch: str) -> Bench | None:
