@@ -171,7 +171,9 @@ def in_steps(candidates: Sequence[Candidate], kernels: str) -> tuple[Candidate, 
     for candidate in candidates:
         call = candidate.call
         if call is not None and not gate.leaves(call, kernels):
-            number = gate.multiprocessors(gate.device_of(call))
+            device = gate.device_of(call)
+            number = gate.multiprocessors(device)
+            number = steps.multiprocessors_for(call, number, gate.architecture(device))
             divided = steps.divided(candidate.match.fusion, call, number)
             candidate = dataclasses.replace(
                 candidate, call=dataclasses.replace(call, steps=divided)

@@ -7,7 +7,6 @@ import importlib.metadata
 
 import torch
 
-from tile_backend.lowering.device import Gpu
 from tile_backend.lowering.tuning_entry import Circumstances
 
 
@@ -16,11 +15,11 @@ def today() -> dt.date:
     return dt.datetime.now(dt.UTC).date()
 
 
-def here(gpu: Gpu, sources: str, driver: str) -> Circumstances:
-    """sources: the digest of the code that was timed, see tuning_sources. driver: in words."""
+def here(gpu: str, sources: str, driver: str) -> Circumstances:
+    """gpu, driver: in words. sources: a digest of the code that was timed, see tuning_sources."""
     return Circumstances(
         date=today().isoformat(),
-        gpu=gpu.name,
+        gpu=gpu,
         driver=driver,
         torch=torch.__version__,
         cuda_tile=version("cuda-tile"),

@@ -31,6 +31,7 @@ class KernelUse:
     grid:      blocks per axis.
     hints:     what the compiler is told: num_worker_warps, occupancy, ...
     constants: the kernel parameters that are numbers, by name: tile sizes and modes.
+    measured:  the stored configuration that was taken, "rows=2,block=1024,..."; "" as planned.
     """
 
     op: str
@@ -40,12 +41,14 @@ class KernelUse:
     grid: tuple[int, int, int]
     hints: Mapping[str, object]
     constants: Mapping[str, object]
+    measured: str = ""
 
     def __str__(self) -> str:
         """`rms_norm (lowering/kernels/rms_norm.py:28) grid 4x1x1 num_worker_warps=4 BLOCK=1024`"""
         grid = "x".join(map(str, self.grid))
         settings = " ".join(f"{k}={v}" for k, v in {**self.hints, **self.constants}.items())
-        return f"{self.kernel} ({self.source}) grid {grid} {settings}".rstrip()
+        tuned = " (measured fastest)" if self.measured else ""
+        return f"{self.kernel} ({self.source}) grid {grid} {settings}".rstrip() + tuned
 
 
 def uses(call: Call) -> tuple[KernelUse, ...]:
@@ -68,7 +71,8 @@ def uses_of(call: Call, arch: str) -> Iterator[KernelUse]:
         constants = {name: p for name, p in parameters if not isinstance(p, View)}
         hints = dict(found.kernel._hints)
         yield KernelUse(
-            op, found.kernel.name, source_of(function), arch, found.grid, hints, constants
+            *(op, found.kernel.name, source_of(function), arch, found.grid, hints, constants),
+            measured=found.measured.text if found.measured else "",
         )
 
 

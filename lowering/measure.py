@@ -70,11 +70,11 @@ def entry(found: Ways, kind: Kind, gpu: Gpu, measuring: Measuring) -> Entry:
         dict(kind.sizes),
         times,
         way,
-        circumstances.here(gpu, "", measuring.driver),
+        circumstances.here(gpu.name, "", measuring.driver),
     )
     sources = sources_of(tuning_store.ops_of(made))
     return dataclasses.replace(
-        made, circumstances=circumstances.here(gpu, sources, measuring.driver)
+        made, circumstances=circumstances.here(gpu.name, sources, measuring.driver)
     )
 
 

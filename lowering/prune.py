@@ -20,6 +20,7 @@ from tile_backend.lowering.kernel_code import Code
 from tile_backend.lowering.kernels.configuration import Choose, Configuration, Named, everything
 from tile_backend.lowering.kernels.launch_plan import KernelLimit
 from tile_backend.lowering.launch_recipe import Recipe, describe
+from tile_backend.lowering.reason import ReasonKind
 
 if TYPE_CHECKING:
     from tile_backend.lowering.kernels.inspection import Resources
@@ -62,12 +63,14 @@ class Candidate:
 class Pruned:
     """kept: the plan's own first; none where that one cannot be had. left_out: text -> reason.
 
-    unjudged: why nothing was left out for its resources, or "".
+    unjudged: why nothing was left out for its resources, or "". absent: why some were left out that
+    another machine could compile, or "".
     """
 
     kept: tuple[Candidate, ...]
     left_out: Mapping[str, str]
     unjudged: str = ""
+    absent: str = ""
 
     def left_out_for(self) -> collections.Counter[str]:
         """How many were left out for what: {"spill registers": 12, "do not compile": 3}."""
@@ -87,6 +90,9 @@ def pruned(call: Call) -> Pruned:
     left_out |= {
         c.text: f"do not compile: {missing[c.code].text}" for c in candidates if c.code in missing
     }
+    absent = next((p for p in missing.values() if p.kind is ReasonKind.MISSING_DEPENDENCY), None)
+    if absent is not None:
+        return Pruned((), left_out, absent=str(absent))
     built = [c for c in candidates if c.code not in missing]
     if not built or built[0] is not candidates[0]:
         return Pruned((), left_out)

@@ -2,20 +2,26 @@
 
 `Op.steps` of the declaration is run on the fake tensors of a call. What it runs become calls of
 their own: the gate, the kernels' code and the report look at them in place of the whole call, and
-`replayed` puts them into the graph.
+`replayed` puts them into the graph. How finely they divide the work depends on how many
+multiprocessors they are told of; where a measurement is stored, it says how many that should be.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from tile_backend.lowering import reference
+from tile_backend.lowering import reference, tuning_store
 from tile_backend.lowering.fusion import Fusion, Op
+from tile_backend.lowering.launch_configuration import gpu_of
+from tile_backend.lowering.launch_kind import kind_of
 from tile_backend.lowering.legality import Call, fake_mode_of
 from tile_backend.lowering.signature import declared
+from tile_backend.lowering.tuning_entry import Kind
 
 
 def divided(fusion: Fusion, call: Call, multiprocessors: int) -> tuple[Call, ...]:
@@ -39,6 +45,32 @@ def divided(fusion: Fusion, call: Call, multiprocessors: int) -> tuple[Call, ...
     if list(map(id, reference.as_tuple(result))) != list(map(id, last)):
         raise ValueError(f"the steps of tilegym.{call.op.name} return something else than the last")
     return tuple(found)
+
+
+WAY = re.compile(r"multiprocessors=([1-9]\d*)")
+
+
+def way_of(multiprocessors: int) -> str:
+    """What the measurement of a division is called."""
+    return f"multiprocessors={multiprocessors}"
+
+
+def kind_of_steps(op: Op, arguments: Mapping[str, Any]) -> Kind:
+    """The kind under which the division of a call is measured, not the launch of its own kernel."""
+    kind = kind_of(op, arguments)
+    return dataclasses.replace(kind, text=kind.text.replace(op.name, f"{op.name}.steps", 1))
+
+
+def multiprocessors_for(call: Call, multiprocessors: int, arch: str) -> int:
+    """How many an op's steps are told of: those of the GPU, or what was measured to be best."""
+    if call.op.steps is None or not tuning_store.has(arch, "configuration"):
+        return multiprocessors
+    kind = kind_of_steps(call.op, call.arguments)
+    for found in tuning_store.find(arch, gpu_of(arch), "configuration", kind):
+        if found.entry.covers(kind.sizes):
+            chosen = WAY.fullmatch(found.entry.chosen)
+            return int(chosen[1]) if chosen else multiprocessors
+    return multiprocessors
 
 
 def needs_gradient(call: Call) -> bool:

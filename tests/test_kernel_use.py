@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 import tile_backend
 from tests.json_schema import violations
+from tests.tuning_entries import configuration
+from tile_backend.lowering import tuning_store
+from tile_backend.lowering.tuning_entry import Kind
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = json.loads((ROOT / "docs" / "report.schema.json").read_text())
@@ -73,3 +76,15 @@ def test_decoding_in_two_steps_names_both(monkeypatch: pytest.MonkeyPatch) -> No
     q, k = torch.randn(1, 4, 1, 64), torch.randn(1, 4, 4096, 64)
     (site,) = tile_backend.explain(decode, q, k, k).sites
     assert [use.op for use in site.kernels] == ["attention_split", "attention_join"]
+
+
+def test_a_measured_configuration_is_said(tuning: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = Kind("rms_norm x=f32[64] weight=f32[64] rounding=once", {"rows": 32})
+    tuning_store.record("sm_90", [configuration(kind, "rows=8,block=64,warps=8,occupancy=4")])
+    monkeypatch.setenv("TILEGYM_KERNELS", "interpret")
+    report = tile_backend.explain(Block(), torch.randn(2, 16, 64))
+    norm, attention = report.sites
+    assert norm.kernels[0].measured == "rows=8,block=64,warps=8,occupancy=4"
+    assert str(norm.kernels[0]).endswith("(measured fastest)")
+    assert attention.kernels[0].measured == ""
+    assert list(violations(json.loads(report.to_json()), SCHEMA, SCHEMA, "report")) == []

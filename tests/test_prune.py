@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.fake_compiler import FAKE_CUBIN
+from tests.fake_compiler import FAKE_CUBIN, Tileiras
 from tests.kernel_compile import samples_of
 from tests.tuning_entries import ARCH, covering
 from tile_backend.lowering import cubin_code, cubin_usage, kernel_code, prune
@@ -108,6 +108,14 @@ def test_a_plan_whose_own_choice_does_not_compile_has_none(
     found = failing(monkeypatch, 4)
     assert found.kept == ()
     assert "do not compile" in found.summary()
+
+
+def test_without_a_compiler_nothing_is_concluded(tileiras: Tileiras) -> None:
+    tileiras.remove()
+    found = pruned(SMALL)
+    assert found.kept == ()
+    assert "is not in the kernel store" in found.absent
+    assert "pip install" in found.absent
 
 
 def resources(

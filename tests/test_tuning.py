@@ -13,11 +13,14 @@ import torch
 import torch.nn.functional as F
 
 from tests.tuning_entries import ARCH
-from tile_backend import cli, tuning, tuning_measure
+from tile_backend import cli, tuning, tuning_jobs, tuning_measure
 from tile_backend.errors import TuningNotKept, UnknownArchitecture
 from tile_backend.lowering import launch_configuration, launch_recipe, prune, tuning_store
+from tile_backend.lowering.kernels import tileiras
+from tile_backend.lowering.kernels.build_error import MissingError
 from tile_backend.lowering.kernels.configuration import Configuration, everything
 from tile_backend.lowering.launch_recipe import describe
+from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.targets import Target
 from tile_backend.tuning import Tuned, tune
 from tile_backend.tuning_measure import Bench
@@ -26,8 +29,10 @@ GPU = "Simulated GPU"
 
 
 @pytest.fixture(autouse=True)
-def quick(tuning: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three configurations of each launch, whose code and results nobody asks for."""
+def quick(tuning: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Three configurations of each launch, whose code and results nobody asks for, but on a GPU."""
+    if request.node.get_closest_marker("gpu"):
+        return
 
     def some(plan: Any) -> list[Configuration]:
         return list(itertools.islice(everything(plan), 3))
@@ -140,11 +145,25 @@ def test_without_the_gpu_it_prepares() -> None:
     assert not any(row.entry for row in found.rows)
 
 
+def test_without_a_compiler_nothing_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = Reason(ReasonKind.MISSING_DEPENDENCY, "it is not in the kernel store")
+
+    def missing(codes: Any, *_: Any, **__: Any) -> Any:
+        return dict.fromkeys(codes, reason)
+
+    monkeypatch.setattr(prune.kernel_code, "missing", missing)
+    found = run()
+    assert statuses(found) == ["not measured", "not measured"]
+    assert "it is not in the kernel store" in found.to_text()
+    assert found.failed
+    assert tuning_store.counts() == {}
+
+
 def test_dynamic_sizes_are_measured_in_each_of_their_ranges() -> None:
     found = run(dynamic=True)
     norms = [row.job.kind for row in found.rows if row.job.kind.text.startswith("rms_norm")]
     assert len(norms) > 1
-    assert len({tuple(tuning.ranges_of(kind).items()) for kind in norms}) == len(norms)
+    assert len({tuple(tuning_jobs.ranges_of(kind).items()) for kind in norms}) == len(norms)
 
 
 def test_nothing_is_measured_that_cannot_be_kept(tuning: Path) -> None:
@@ -190,7 +209,11 @@ def test_without_an_architecture_there_is_nothing_to_do(monkeypatch: pytest.Monk
 
 
 @pytest.mark.gpu
-def test_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
+def test_on_a_gpu() -> None:
+    """Without a compiler only what is in the kernel store can be measured."""
     found = tune(target(), [])
-    assert {row.status for row in found.rows} == {"measured"}
+    compiles = not isinstance(tileiras.found(), MissingError)
+    assert {row.status for row in found.rows} <= {"measured", "not measured"}
+    if compiles:
+        assert statuses(found) == ["measured", "measured"]
+        assert statuses(tune(target(), [])) == ["stored", "stored"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from tests.attention_grad_cases import backward_arguments
 from tests.kernel_cases import arguments_of
 from tests.kernel_compile import OPS
+from tests.stub_driver import STREAM, Driver
+from tests.stub_launches import launched
 from tests.tuning_entries import ARCH, covering
 from tile_backend import tuning_measure
 from tile_backend.lowering import reference
@@ -135,3 +138,16 @@ def test_every_choice_computes_the_same(op: str, tuning: Path) -> None:
     assert len(found) > 1
     wrong = tuning_measure.disagreeing(bench(None), record(op), call, kind(call), found)
     assert wrong == {}
+
+
+@pytest.mark.stub
+def test_a_way_launches_on_the_current_stream(driver: Driver) -> None:
+    call = norm()
+    (planned, *_) = candidates(call)
+    on_gpu = dataclasses.replace(tuning_measure.on_gpu("A GPU", "1.0"), device="cpu")
+    into = tuning_measure.outputs_of(on_gpu, call)
+    arguments = tuning_measure.made(on_gpu, call, kind(call))
+    way = tuning_measure.way(on_gpu, planned.recipe, arguments, into)
+    _, (first, second) = launched(driver, lambda: (way(), way()))
+    assert first.grid == second.grid == planned.recipe.grid
+    assert first.stream == STREAM

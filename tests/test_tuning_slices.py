@@ -20,7 +20,7 @@ from tile_backend.tuning_measure import Bench
 
 @pytest.fixture(autouse=True)
 def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.setattr(tuning, "jobs_of", lambda sites: [])
+    monkeypatch.setattr(tuning, "jobs_of", lambda *_: [])
     torch.compiler.reset()
     with simulated(monkeypatch, tmp_path, losing()), inductor.without_codegen():
         yield

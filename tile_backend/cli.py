@@ -224,13 +224,13 @@ def run_precompile(arguments: argparse.Namespace) -> int:
 
 
 def run_tune(arguments: argparse.Namespace) -> int:
-    """Measure, and say what became of each launch; 1 if it was interrupted."""
+    """Measure, and say what became of each launch; 1 if it ended early, or lacks a compiler."""
     from tile_backend.tuning import tune
 
     target = request_of(arguments).resolve()
     done = tune(target, arguments.arch, arguments.dynamic, arguments.again)
     print(done.to_json() if arguments.json else done.to_text())
-    return 1 if done.interrupted else 0
+    return 1 if done.failed else 0
 
 
 def run_diff(arguments: argparse.Namespace) -> int:

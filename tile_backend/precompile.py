@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from tile_backend.report_text import aligned, plural
 if TYPE_CHECKING:
     from torch import fx
 
+    from tile_backend.lowering.legality import Call
     from tile_backend.targets import Target
 
 INSTALL = "pip install 'tile-backend[kernels]'"
@@ -97,25 +98,29 @@ def checked(architectures: Sequence[str]) -> list[str]:
     return found
 
 
-def capture(target: Target, dynamic: bool) -> inductor.Capture:
-    """The launches of the target's graph, as a Counter."""
+def capture(
+    target: Target, dynamic: bool, of_call: Callable[[Call], Iterable[Any]] = LaunchSite.all_of
+) -> inductor.Capture:
+    """What `of_call` makes of the calls of ops in the target's graph, as a Counter."""
     options, _ = Options.parse({"tilegym.kernels": "always"}, known=registry.names)
-    visit = functools.partial(launches_of, options)
+    visit = functools.partial(launches_of, options, of_call)
     with torch.no_grad():
         return inductor.capture(
             inductor.original(target.function), target.args, target.kwargs, visit, dynamic or None
         )
 
 
-def launches_of(options: Options, module: fx.GraphModule) -> collections.Counter[LaunchSite]:
-    """One for each op that the backend would put into the graph; identical ones are counted."""
+def launches_of(
+    options: Options, of_call: Callable[[Call], Iterable[Any]], module: fx.GraphModule
+) -> collections.Counter[Any]:
+    """For each op that the backend would put into the graph; identical ones are counted."""
     found = pipeline.analyse(module, options)
     candidates = (candidate for _, accepted in found.accepted for candidate in accepted)
     return collections.Counter(
         site
         for candidate in candidates
         if candidate.call is not None
-        for site in LaunchSite.all_of(candidate.call)
+        for site in of_call(candidate.call)
     )
 
 

@@ -9,40 +9,29 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import datetime as dt
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from tile_backend import machine, precompile
+from tile_backend import machine, precompile, tuning_slices, tuning_steps
 from tile_backend.errors import TuningNotKept
-from tile_backend.lowering import composition, custom_op, dynamic_sizes, launch_recipe, tuning_store
-from tile_backend.lowering.launch_configuration import DEFAULT, has_choice, kind_of_launch
+from tile_backend.lowering import circumstances, custom_op, tuning_store
+from tile_backend.lowering.launch_configuration import DEFAULT
 from tile_backend.lowering.progress import track
-from tile_backend.lowering.prune import Call, Pruned, pruned
-from tile_backend.lowering.site_kernels import LaunchSite
-from tile_backend.lowering.tensor_layout import Layout
-from tile_backend.lowering.tuning_entry import Circumstances, Entry, Kind, Spread, bucket
+from tile_backend.lowering.prune import Pruned, pruned
+from tile_backend.lowering.tuning_entry import Entry, Spread
 from tile_backend.lowering.tuning_sources import sources_of
 from tile_backend.report_text import aligned, plural
+from tile_backend.tuning_jobs import Job, jobs_of, launches, ranges_of
+from tile_backend.tuning_slices import SliceRow, lines_of_slices
 
 if TYPE_CHECKING:
     from tile_backend.targets import Target
     from tile_backend.tuning_measure import Bench, Outcome
-    from tile_backend.tuning_slices import SliceRow
 
-Status = Literal["measured", "stored", "to measure", "no kernel"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """A launch to measure: once for its kind and the ranges of its sizes. count: in the model."""
-
-    call: Call
-    kind: Kind
-    count: int
+Status = Literal["measured", "stored", "to measure", "not measured", "no kernel"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +63,11 @@ class Tuned:
     interrupted: bool = False
     slices: tuple[SliceRow, ...] = ()
 
+    @property
+    def failed(self) -> bool:
+        """Whether something was to be measured and was not."""
+        return self.interrupted or any(row.status == "not measured" for row in self.rows)
+
     def to_text(self) -> str:
         """The totals, a line for each launch, then what was left out, and where the file is."""
         return "\n".join(self.lines())
@@ -97,19 +91,11 @@ class Tuned:
         for text in sorted({row.pruned.unjudged for row in self.rows if row.pruned} - {""}):
             yield f"nothing was left out for its resources: {text}"
         if self.slices:
-            yield from self.lines_of_slices()
+            yield from lines_of_slices(self.slices)
         for arch, gpu in self.gpus.items():
             yield f"stored in {tuning_store.path_of(arch)}" if gpu else without(arch)
         if self.incomplete:
             yield f"incomplete  {self.incomplete}"
-
-    def lines_of_slices(self) -> Iterator[str]:
-        """Their totals, and a line for each."""
-        counts = collections.Counter(row.status for row in self.slices)
-        total = len(self.slices)
-        yield f"{total} slice{plural(total)}, {', '.join(f'{n} {s}' for s, n in counts.items())}"
-        rows = ((r.status, f"x{r.count}", r.title, f"{r.chosen}: {r.result}") for r in self.slices)
-        yield from aligned(list(rows))
 
     def to_json(self) -> str:
         """Every launch, with the times of its configurations and why others were left out."""
@@ -154,19 +140,20 @@ def tune(
     for arch, bench in benches.items():
         if bench is not None:
             keep(arch, [])
-    sites, stopped = precompile.sites_of(target, architectures, dynamic)
+    captured = precompile.capture(target, dynamic, launches)
+    stopped = captured.break_reason
     if stopped:
         stopped = f"{stopped}; what comes after it is not measured"
     rows: list[Row] = []
     of_slices: list[SliceRow] = []
     interrupted = False
     try:
-        jobs = track(jobs_of(sites), "launches")
+        jobs = track(jobs_of(captured.visited or {}, architectures), "launches")
         # What is there when somebody interrupts stays in the list.
         rows.extend(row_of(job, benches[job.call.arch], again) for job in jobs)
         for bench in benches.values() if slices else ():
             if bench is not None:
-                measure_slices(target, bench, again, dynamic, of_slices)
+                tuning_slices.measure(target, bench, again, dynamic, of_slices)
     except ImportError as error:
         raise precompile.missing("cuda-tile", error, "tune") from error
     except KeyboardInterrupt:
@@ -174,15 +161,6 @@ def tune(
         stopped = "interrupted: what was measured is stored, and the same command goes on"
     gpus = {arch: bench.gpu if bench else "" for arch, bench in benches.items()}
     return Tuned(target.title, gpus, tuple(rows), stopped, interrupted, tuple(of_slices))
-
-
-def measure_slices(
-    target: Target, bench: Bench, again: bool, dynamic: bool, rows: list[SliceRow]
-) -> None:
-    """The second step."""
-    from tile_backend import tuning_slices
-
-    tuning_slices.measure(target, bench, again, dynamic, rows)
 
 
 def here(arch: str) -> Bench | None:
@@ -195,38 +173,6 @@ def here(arch: str) -> Bench | None:
     return tuning_measure.on_gpu(gpu.name, machine.driver_version()) if gpu.arch == arch else None
 
 
-def jobs_of(sites: Mapping[LaunchSite, int]) -> list[Job]:
-    """The distinct launches: of kernels with a choice, one for each kind and range of sizes."""
-    found: dict[Any, Job] = {}
-    for site, count in sites.items():
-        for call in calls_of(site):
-            arguments = dict(zip(call.names, call.values, strict=False))
-            kind = kind_of_launch(call.op, arguments, call.values[len(call.names) :])
-            if kind is None or not has_kernel_with_choice(call.op):
-                continue
-            key = call.arch, kind.text, tuple(ranges_of(kind).items())
-            known = found.get(key, Job(call, kind, 0))
-            found[key] = dataclasses.replace(known, count=known.count + count)
-    return list(found.values())
-
-
-def calls_of(site: LaunchSite) -> Iterator[Call]:
-    """The launches of a site at its sizes, and at others that its graph allows."""
-    layouts = [value for value in site.values if isinstance(value, Layout)]
-    for trial in dynamic_sizes.trials(layouts, site.environment):
-        values = [v.on_meta(trial) if isinstance(v, Layout) else v for v in site.values]
-        for op, names, given in composition.called(site.op, site.names, values):
-            yield Call(op, names, given, site.arch)
-
-
-def has_kernel_with_choice(op: str) -> bool:
-    """Whether there is anything to measure."""
-    try:
-        return has_choice(launch_recipe.planner(op))
-    except launch_recipe.NoKernelError:
-        return False
-
-
 def row_of(job: Job, bench: Bench | None, again: bool) -> Row:
     """Look it up, or prune and measure it."""
     from tile_backend.lowering.kernels.launch_plan import KernelLimit
@@ -235,10 +181,14 @@ def row_of(job: Job, bench: Bench | None, again: bool) -> Row:
     if known is not None:
         date = known.circumstances.date
         return Row(job, "stored", f"{result(known.times, known.chosen)}  {date}", known)
+    if job.ways:
+        return row_of_steps(job, bench)
     try:
         found = pruned(job.call)
     except KernelLimit as limit:
         return Row(job, "no kernel", str(limit))
+    if found.absent:
+        return Row(job, "not measured", found.absent)
     if not found.kept:
         return Row(job, "no kernel", found.summary(), pruned=found)
     if bench is None:
@@ -253,6 +203,17 @@ def row_of(job: Job, bench: Bench | None, again: bool) -> Row:
     return Row(job, "measured", text, entry, found, outcome.wrong)
 
 
+def row_of_steps(job: Job, bench: Bench | None) -> Row:
+    """Measure the ways to divide a call; their launches are compiled when they run."""
+    if bench is None:
+        return Row(job, "to measure", f"{len(job.ways)} ways to divide it")
+    outcome = tuning_steps.measure(bench, job.call, job.kind, job.ways)
+    entry = entry_of(job, bench, outcome)
+    keep(job.call.arch, [entry])
+    text = result(outcome.times, outcome.chosen)
+    return Row(job, "measured", text, entry, wrong=outcome.wrong)
+
+
 def stored(job: Job, bench: Bench) -> Entry | None:
     """What counts already for such launches on that GPU."""
     found = tuning_store.find(job.call.arch, bench.gpu, "configuration", job.kind)
@@ -261,6 +222,7 @@ def stored(job: Job, bench: Bench) -> Entry | None:
 
 def entry_of(job: Job, bench: Bench, outcome: Outcome) -> Entry:
     """The measurement as it is kept."""
+    sources = sources_of(frozenset(job.kind.text.split()[:1]))
     return Entry(
         sort="configuration",
         kind=job.kind.text,
@@ -268,26 +230,8 @@ def entry_of(job: Job, bench: Bench, outcome: Outcome) -> Entry:
         at=dict(job.kind.sizes),
         times=outcome.times,
         chosen=outcome.chosen,
-        circumstances=circumstances(bench, job.call.op),
+        circumstances=circumstances.here(bench.gpu, sources, bench.driver),
     )
-
-
-def circumstances(bench: Bench, *ops: str) -> Circumstances:
-    """Of a measurement made now."""
-    return Circumstances(
-        date=dt.datetime.now(dt.UTC).date().isoformat(),
-        gpu=bench.gpu,
-        driver=bench.driver,
-        torch=torch.__version__,
-        cuda_tile=machine.package_version("cuda-tile"),
-        compiler=machine.tileiras_version(),
-        sources=sources_of(frozenset(ops)),
-    )
-
-
-def ranges_of(kind: Kind) -> dict[str, tuple[int, int]]:
-    """The sizes that a measurement of the kind counts for."""
-    return {name: bucket(size) for name, size in kind.sizes.items()}
 
 
 def keep(arch: str, entries: Sequence[Entry]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from tile_backend import repro
-from tile_backend.lowering import device_clock, oracle, reference
+from tile_backend.lowering import cuda_state, device_clock, oracle, reference
 from tile_backend.lowering.custom_op import Record
 from tile_backend.lowering.device_clock import Clock, spread, until_narrow
 from tile_backend.lowering.kernels.configuration import Named
@@ -62,7 +62,7 @@ def on_gpu(gpu: str, driver: str) -> Bench:
     run = importlib.import_module("cuda.tile").launch
 
     def launch(kernel: Any, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> None:
-        run(torch.cuda.current_stream(), grid, kernel, arguments)
+        run(cuda_state.raw_stream(cuda_state.current_device()), grid, kernel, arguments)
 
     return Bench("cuda", launch, device_clock.time_rounds, gpu, driver)
 
@@ -81,15 +81,19 @@ def measure(
         for candidate in candidates
         if candidate.text not in wrong
     }
-    times = {name: spread(found) for name, found in bench.clock(ways, device_clock.FEWEST).items()}
+    times, chosen = race(bench.clock, ways)
+    return Outcome(times, chosen, wrong)
+
+
+def race(clock: Clock, ways: Mapping[str, Callable[[], object]]) -> tuple[dict[str, Spread], str]:
+    """The times of all ways, and the one to take; DEFAULT, which is among them, unless beaten."""
+    times = {name: spread(found) for name, found in clock(ways, device_clock.FEWEST).items()}
     others = sorted(ways.keys() - {DEFAULT}, key=lambda name: times[name].median)
     final = {name: ways[name] for name in (DEFAULT, *others[:FINALISTS])}
     if len(final) > 1:
-        found = until_narrow(bench.clock, final)
-        times |= {name: spread(taken) for name, taken in found.items()}
+        times |= {name: spread(taken) for name, taken in until_narrow(clock, final).items()}
     best = min(final, key=lambda name: times[name].median)
-    chosen = best if times[best].beats(times[DEFAULT]) else DEFAULT
-    return Outcome(times, chosen, wrong)
+    return times, best if times[best].beats(times[DEFAULT]) else DEFAULT
 
 
 def way(

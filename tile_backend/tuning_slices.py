@@ -6,9 +6,10 @@ GPU's. Each distinct slice of which nothing is stored is measured there and reco
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -23,6 +24,7 @@ from tile_backend.lowering.node import hint, value
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.progress import track
 from tile_backend.options import Options
+from tile_backend.report_text import aligned, plural
 
 if TYPE_CHECKING:
     from tile_backend.lowering.analysis import Analysis
@@ -66,6 +68,15 @@ def measure(target: Target, bench: Bench, again: bool, dynamic: bool, rows: list
         inductor.capture(
             inductor.original(target.function), target.args, target.kwargs, visit, dynamic or None
         )
+
+
+def lines_of_slices(rows: Sequence[SliceRow]) -> Iterator[str]:
+    """Their totals, and a line for each."""
+    counts = collections.Counter(row.status for row in rows)
+    parts = ", ".join(f"{count} {status}" for status, count in counts.items())
+    yield f"{len(rows)} slice{plural(len(rows))}, {parts}"
+    cells = ((r.status, f"x{r.count}", r.title, f"{r.chosen}: {r.result}") for r in rows)
+    yield from aligned(list(cells))
 
 
 def figures(bench: Bench) -> Gpu:
