@@ -52,6 +52,7 @@ def planned(
     return plan(arguments, outputs, arch), None
 
 
+@functools.cache
 def has_choice(plan: Callable[..., Any]) -> bool:
     """Whether a plan can be given a configuration."""
     return "choose" in inspect.signature(plan).parameters

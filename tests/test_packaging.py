@@ -12,6 +12,7 @@ from email.message import Message
 import pytest
 
 from tests.lint.source_tree import PACKAGES, ROOT, checkout
+from tile_backend.lowering import tuning_store
 
 BUILD = (sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel")
 
@@ -67,6 +68,12 @@ def test_the_wheel_holds_what_pages_are_made_of(wheel: zipfile.ZipFile) -> None:
     dump = {"dump_page.css", "dump_page.js", "dump_page.html"}
     assert wanted == {"page_style.css", *dump, "tour_page.css", "tour_page.html"}
     assert {f"tile_backend/{name}" for name in wanted} <= set(wheel.namelist())
+
+
+def test_the_wheel_holds_the_shipped_measurements(wheel: zipfile.ZipFile) -> None:
+    files = {f"tile_backend/lowering/tuned/{p.name}" for p in tuning_store.SHIPPED.glob("*.json")}
+    assert files
+    assert files <= set(wheel.namelist())
 
 
 def test_the_wheel_installs_no_other_top_level_name(wheel: zipfile.ZipFile) -> None:

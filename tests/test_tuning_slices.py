@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,12 +32,13 @@ def block(x: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.
     return F.cross_entropy(hidden.relu() @ weight, labels)
 
 
-def tuned(clock: SimulatedClock, device: str = "cpu", again: bool = False) -> Tuned:
+def tuned(clock: SimulatedClock, device: str = "cpu", **given: Any) -> Tuned:
     x, weight = torch.randn(8, 64, device=device), torch.randn(64, 64, device=device)
+    x.requires_grad_()
     target = Target("Block", block, (x, weight, torch.ones(8, dtype=torch.int64, device=device)))
     bench = Bench("cpu", lambda *_: None, clock, GPU.name, "1.0")
     torch.compiler.reset()
-    return tuning.tune(target, ["sm_90"], again=again, bench_of=lambda _: bench)
+    return tuning.tune(target, ["sm_90"], bench_of=lambda _: bench, **given)
 
 
 @pytest.mark.parametrize("device", ("cpu", "meta"))
@@ -63,6 +65,13 @@ def test_what_is_stored_is_not_measured_again_unless_asked() -> None:
     again = tuned(clock, again=True)
     assert [row.chosen for row in again.slices] == ["inductor"] * 3
     assert len(clock.asked) == 3
+
+
+def test_in_training_forward_and_backward_are_measured() -> None:
+    tuned(winning())
+    found = tuned(winning(), training=True)
+    assert [row.status for row in found.slices] == ["measured"] * 3, "another question"
+    assert all(row.kind.endswith(" trains") for row in found.slices)
 
 
 def test_an_interrupt_loses_one_slice() -> None:

@@ -136,6 +136,7 @@ def add_precompile(command: argparse.ArgumentParser) -> None:
 def add_tune(command: argparse.ArgumentParser) -> None:
     """tune: besides TARGET, on which GPU, and how much of it."""
     add_architectures(command, "of the GPU (that of this machine); of others, only prepare it")
+    command.add_argument("--training", action="store_true", help="with the backward of training")
     command.add_argument("--again", action="store_true", help="measure what is stored as well")
     command.add_argument("--json", action="store_true", help="print JSON instead of text")
     command.set_defaults(run=run_tune)
@@ -228,7 +229,8 @@ def run_tune(arguments: argparse.Namespace) -> int:
     from tile_backend.tuning import tune
 
     target = request_of(arguments).resolve()
-    done = tune(target, arguments.arch, arguments.dynamic, arguments.again)
+    chosen = arguments.arch, arguments.dynamic, arguments.again, arguments.training
+    done = tune(target, *chosen)
     print(done.to_json() if arguments.json else done.to_text())
     return 1 if done.failed else 0
 

@@ -99,12 +99,18 @@ def checked(architectures: Sequence[str]) -> list[str]:
 
 
 def capture(
-    target: Target, dynamic: bool, of_call: Callable[[Call], Iterable[Any]] = LaunchSite.all_of
+    target: Target,
+    dynamic: bool,
+    of_call: Callable[[Call], Iterable[Any]] = LaunchSite.all_of,
+    training: bool = False,
 ) -> inductor.Capture:
-    """What `of_call` makes of the calls of ops in the target's graph, as a Counter."""
+    """What `of_call` makes of the calls of ops in the target's graph, as a Counter.
+
+    training: the graph is one that autograd follows.
+    """
     options, _ = Options.parse({"tilegym.kernels": "always"}, known=registry.names)
     visit = functools.partial(launches_of, options, of_call)
-    with torch.no_grad():
+    with torch.set_grad_enabled(training):
         return inductor.capture(
             inductor.original(target.function), target.args, target.kwargs, visit, dynamic or None
         )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from tile_backend import machine, precompile, tuning_slices, tuning_steps
+from tile_backend import machine, precompile, registry, tuning_slices, tuning_steps
 from tile_backend.errors import TuningNotKept
 from tile_backend.lowering import circumstances, custom_op, tuning_store
 from tile_backend.lowering.launch_configuration import DEFAULT
@@ -24,7 +24,7 @@ from tile_backend.lowering.prune import Pruned, pruned
 from tile_backend.lowering.tuning_entry import Entry, Spread
 from tile_backend.lowering.tuning_sources import sources_of
 from tile_backend.report_text import aligned, plural
-from tile_backend.tuning_jobs import Job, jobs_of, launches, ranges_of
+from tile_backend.tuning_jobs import Job, jobs_of, ranges_of, seen
 from tile_backend.tuning_slices import SliceRow, lines_of_slices
 
 if TYPE_CHECKING:
@@ -126,21 +126,24 @@ def tune(
     architectures: Sequence[str],
     dynamic: bool = False,
     again: bool = False,
+    training: bool = False,
     bench_of: Callable[[str], Bench | None] | None = None,
     slices: bool = True,
 ) -> Tuned:
     """Measure what is not stored, or all of it `again`. architectures: this machine's GPUs' if ().
 
+    training: with what needs a gradient, forward and backward.
     slices: after the launches the model's slices as well, see gate.
     bench_of: where launches of an architecture are measured; None: they are pruned only.
     Raises UnknownArchitecture, MissingDependency, TuningNotKept.
     """
     architectures = precompile.checked(architectures)
+    custom_op.define(registry.known_fusions())
     benches = {arch: (bench_of or here)(arch) for arch in architectures}
     for arch, bench in benches.items():
         if bench is not None:
             keep(arch, [])
-    captured = precompile.capture(target, dynamic, launches)
+    captured = precompile.capture(target, dynamic, seen, training)
     stopped = captured.break_reason
     if stopped:
         stopped = f"{stopped}; what comes after it is not measured"
@@ -153,7 +156,7 @@ def tune(
         rows.extend(row_of(job, benches[job.call.arch], again) for job in jobs)
         for bench in benches.values() if slices else ():
             if bench is not None:
-                tuning_slices.measure(target, bench, again, dynamic, of_slices)
+                tuning_slices.measure(target, bench, again, dynamic, training, of_slices)
     except ImportError as error:
         raise precompile.missing("cuda-tile", error, "tune") from error
     except KeyboardInterrupt:

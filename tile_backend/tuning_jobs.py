@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
 
 from tile_backend.lowering import (
     composition,
@@ -24,6 +26,7 @@ from tile_backend.lowering.steps import kind_of_steps
 from tile_backend.lowering.tensor_layout import Layout
 from tile_backend.lowering.tuning_entry import Kind, bucket
 from tile_backend.tuning_steps import Step, divisions
+from tile_backend.tuning_training import in_training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,37 +42,53 @@ class Job:
     ways: Mapping[str, Sequence[Step]] = dataclasses.field(default_factory=dict)
 
 
-Launched = tuple[LaunchSite, bool]
-"""A launch, or (True) a call as a whole, which its op may divide among several."""
+class Seen(NamedTuple):
+    """A launch of a graph. whole: a call instead, which its op may divide among several launches.
+
+    needed: a call instead, of which these arguments need a gradient.
+    """
+
+    site: LaunchSite
+    whole: bool = False
+    needed: tuple[str, ...] = ()
 
 
-def launches(call: legality.Call) -> Iterator[Launched]:
-    """Those of a call in a graph."""
-    yield from ((site, False) for site in LaunchSite.all_of(call))
+def seen(call: legality.Call) -> Iterator[Seen]:
+    """What there is of a call in a graph."""
+    needed = tuple(
+        name
+        for name, value in call.arguments.items()
+        if isinstance(value, torch.Tensor) and value.requires_grad
+    )
+    if needed:
+        yield Seen(LaunchSite.of(call), needed=needed)
+        return
+    yield from (Seen(site) for site in LaunchSite.all_of(call))
     if call.op.steps is not None:
-        yield LaunchSite.of(call), True
+        yield Seen(LaunchSite.of(call), whole=True)
 
 
-def jobs_of(found: Mapping[Launched, int], architectures: Sequence[str]) -> list[Job]:
+def jobs_of(found: Mapping[Seen, int], architectures: Sequence[str]) -> list[Job]:
     """What there is to measure, once for each kind and range of sizes.
 
     Divisions come last: they are measured with the launches as these were found to be fastest.
     """
     jobs: dict[Any, Job] = {}
     for arch in architectures:
-        for (site, whole), count in sorted(found.items(), key=lambda item: item[0][1]):
-            for job in jobs_at(dataclasses.replace(site, arch=arch), whole):
+        for each, count in sorted(found.items(), key=lambda item: item[0].whole):
+            site = dataclasses.replace(each.site, arch=arch)
+            for job in jobs_at(each._replace(site=site)):
                 key = arch, job.kind.text, tuple(ranges_of(job.kind).items())
                 known = jobs.get(key, job)
                 jobs[key] = dataclasses.replace(known, count=known.count + count)
     return list(jobs.values())
 
 
-def jobs_at(site: LaunchSite, whole: bool) -> Iterator[Job]:
-    """What a site gives to measure, at its sizes and at others that its graph allows."""
-    for call in calls_of(site):
+def jobs_at(each: Seen) -> Iterator[Job]:
+    """What one gives to measure, at its sizes and at others that its graph allows."""
+    for call in calls_of(each):
         arguments = dict(zip(call.names, call.values, strict=False))
-        if whole:
+        if each.whole:
             ways = divisions(call, gate.multiprocessors_of(0))
             if len(ways) > 1:
                 kind = kind_of_steps(custom_op.record(call.op).op, arguments)
@@ -80,13 +99,20 @@ def jobs_at(site: LaunchSite, whole: bool) -> Iterator[Job]:
             yield Job(call, launch, 0)
 
 
-def calls_of(site: LaunchSite) -> Iterator[Call]:
-    """The launches of a site at its sizes, and at others that its graph allows."""
+def calls_of(each: Seen) -> Iterator[Call]:
+    """The launches at those sizes, or the call that was seen as a whole."""
+    site = each.site
     layouts = [value for value in site.values if isinstance(value, Layout)]
     for trial in dynamic_sizes.trials(layouts, site.environment):
-        values = [v.on_meta(trial) if isinstance(v, Layout) else v for v in site.values]
-        for op, names, given in composition.called(site.op, site.names, values):
-            yield Call(op, names, given, site.arch)
+        values = tuple(v.on_meta(trial) if isinstance(v, Layout) else v for v in site.values)
+        call = Call(site.op, site.names, values, site.arch)
+        if each.needed:
+            yield from in_training(call, each.needed)
+        elif each.whole:
+            yield call
+        else:
+            for op, names, given in composition.called(site.op, site.names, values):
+                yield Call(op, names, given, site.arch)
 
 
 def has_kernel_with_choice(op: str) -> bool:

@@ -57,14 +57,25 @@ class SliceRow:
         return f"{self.kind} {sizes}"
 
 
-def measure(target: Target, bench: Bench, again: bool, dynamic: bool, rows: list[SliceRow]) -> None:
+def measure(
+    target: Target,
+    bench: Bench,
+    again: bool,
+    dynamic: bool,
+    training: bool,
+    rows: list[SliceRow],
+) -> None:
     """Add a row for each distinct slice as it is done, so that an interrupt loses none.
 
-    bench: where. again: measure what is stored as well.
+    bench: where. again: measure what is stored as well. training: forward and backward of what
+    needs a gradient.
     """
     gpu = figures(bench)
     visit = functools.partial(fill, rows, bench, again)
-    with torch.no_grad(), device.simulated(gpu, exists=bench.device != "cpu"):
+    with (
+        torch.set_grad_enabled(training),
+        device.simulated(gpu, exists=bench.device != "cpu"),
+    ):
         inductor.capture(
             inductor.original(target.function), target.args, target.kwargs, visit, dynamic or None
         )

@@ -47,9 +47,13 @@ def codes_of(op: str, values: Mapping[str, Any], arch: str) -> Iterator[Code]:
     if declared.op.composed is not None:  # its parts lie as new tensors do
         given = tuple(meta.like(value) for value in given)
     for name, names, passed in composition.called(op, declared.signature.names, given):
-        found = launch_recipe.recipe(name, names, launch_recipe.describe(passed), arch)
-        if found is not None:
-            yield found.kernel.code(signature_for(found.kernel, found.arguments(passed)), arch)
+        described = launch_recipe.describe(passed)
+        found = launch_recipe.recipe(name, names, described, arch)
+        recipes = [] if found is None else [found]
+        if found is not None and found.measured is not None:  # that machine may not know of it
+            recipes.append(launch_recipe.planned(name, names, described, arch))
+        for each in recipes:
+            yield each.kernel.code(signature_for(each.kernel, each.arguments(passed)), arch)
 
 
 def code_of(op: str, values: Mapping[str, Any], arch: str) -> Code | None:
@@ -66,7 +70,7 @@ def model_codes(arch: str) -> Iterator[Code]:
         if stopped:
             raise ValueError(f"{run.name}: its graph ends early: {stopped}")
         for site in sites:
-            for need in site_kernels.needs_of(site):
+            for need in site_kernels.needs_of(site, fallbacks=True):
                 if need.refusal is not None:
                     raise ValueError(f"{run.name}: {site.op} has no kernel: {need.refusal}")
                 if need.code is not None:
