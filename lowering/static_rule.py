@@ -85,17 +85,20 @@ def unknown(error: Exception) -> Estimate:
 
 
 def judged(works: Mapping[Way, Work], gpu: Gpu) -> Estimate:
-    """The fastest way that gains clearly, by the model."""
+    """The fastest way that gains clearly, by the model; of several as good that of fewer ops."""
     theirs = works[INDUCTOR]
-    others = sorted((w.seconds, way) for way, w in works.items() if way != INDUCTOR)
+    others = sorted(works.keys() - {INDUCTOR}, key=lambda way: works[way].seconds)
     where = f", on {gpu.name}" if gpu.assumed else ""
-    for _, way in others:
-        ours = works[way]
-        if gains(ours, theirs):
-            return Estimate(way, f"estimated: {compared(ours, theirs)}{where}")
+    winning = [way for way in others if gains(works[way], theirs)]
+    if winning:
+        most = SAME * works[winning[0]].seconds
+        alike = [way for way in winning if works[way].seconds <= most]
+        way = min(alike, key=lambda way: way.count("+"))
+        named = f"with {way} " if len(others) > 1 else ""
+        return Estimate(way, f"estimated: {named}{compared(works[way], theirs)}{where}")
     if not others:
         return Estimate(INDUCTOR, f"estimated: {theirs}{where}")
-    ours = works[others[0][1]]
+    ours = works[others[0]]
     return Estimate(INDUCTOR, f"estimated: no clear gain, {compared(ours, theirs)}{where}")
 
 

@@ -145,6 +145,14 @@ def test_pairs_of_queries_and_keys(given: dict[str, Any], pairs: int) -> None:
     assert _attention_work.pairs(given, 3, 4) == pairs
 
 
+def test_of_ways_that_are_as_good_the_one_with_fewer_ops() -> None:
+    seconds = {INDUCTOR: 10.0, "rotary_qk+attention": 5.0, "attention": 5.1, "rotary_qk": 9.5}
+    works = {way: Work(1, 1, 0.0, 0, found) for way, found in seconds.items()}
+    assert static_rule.judged(works, GPU).chosen == "attention"
+    works["attention"] = Work(1, 1, 0.0, 0, 6.0)
+    assert static_rule.judged(works, GPU).chosen == "rotary_qk+attention"
+
+
 def test_a_model_that_fails_leaves_the_site_to_inductor() -> None:
     found = static_rule.unknown(ValueError("what\nelse"))
     assert found.chosen == INDUCTOR
