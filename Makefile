@@ -12,7 +12,7 @@ pip     := $(python) -m pip --disable-pip-version-check install --quiet -c $(CON
 # One thread per process: the workers already use every core.
 pytest  := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(python) -m pytest -n $(WORKERS) --dist worksteal
 other   := .venv-$(TORCH)-$(TRANSFORMERS)
-benches := static_counters compile_time cpu_parity cpu_prefill attention training launch_overhead
+benches := static_counters compile_time cpu_parity cpu_prefill attention training launch_overhead fusions models
 
 # An interpreter fits if it is one of the supported versions and can make an environment with pip.
 fits := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
@@ -69,8 +69,9 @@ coverage: compiler $(VENV)/.installed ## count the sites found over all causal-L
 kernel-report: $(VENV)/.installed ## compile every kernel for every architecture, check it, write docs/kernels.md
 	$(python) -m tests.kernel_report $(ARGS)
 
-bench: compiler $(VENV)/.installed ## measure, one bench after the other; results in bench/results/
+bench: compiler $(VENV)/.installed ## measure, one bench after the other, then write docs/benchmarks.md: hours
 	@for bench in $(benches); do echo "bench.$$bench"; $(python) -m bench.$$bench || exit 1; done
+	$(python) -m bench.page
 
 gpu-kit: $(VENV)/.installed ## pack what an offline GPU machine needs: ARGS="--arch sm_90 --python 3.12"
 	$(python) -m tests.gpu_kit.pack $(ARGS)
@@ -107,7 +108,7 @@ else
 $(VENV)/.installed: $(CONSTRAINTS) setup.cfg pyproject.toml | $(VENV)/.created
 	@echo "tile-backend: installing into $(VENV) with $(CONSTRAINTS) (minutes, the first time)"
 	@$(pip) 'setuptools>=77' torch
-	@$(pip) --no-build-isolation -e '.[kernels,demo,test,lint]'
+	@$(pip) --no-build-isolation -e '.[kernels,demo,test,bench,lint]'
 	@touch $@
 endif
 

@@ -33,8 +33,8 @@ from bench.attention_cases import Case
 from bench.attention_check import part_of
 from bench.attention_table import report
 from bench.attention_versions import Maker
-from bench.cpu_prefill import peak_of
 from bench.versions import Found, Step, significant
+from tile_backend import step_memory
 from tile_backend.lowering.budget import Verdict
 from tile_backend.lowering.progress import track
 
@@ -83,7 +83,7 @@ def cpu_peak_mib(title: str, backend: str) -> float:
     function = attention_versions.compiled(backend, case, inputs)
     for _ in range(2):
         attention_versions.outcome(function, inputs, slope)
-    return peak_of(lambda: attention_versions.outcome(function, inputs, slope))
+    return step_memory.cpu_peak_mib(lambda: attention_versions.outcome(function, inputs, slope))
 
 
 def measure(case: Case, device: str, rounds: int, cache: str) -> Found:
@@ -111,7 +111,7 @@ def row(case: Case, found: Found, ceiling: Mapping[str, float]) -> dict[str, Any
     made = {
         "case": case.title,
         "mask": case.mask,
-        "step": "forward and backward" if case.train else "forward",
+        "step": case.step,
         **facts,
         "gb_per_s" if case.decodes else "tflop_per_s": {
             name: significant(rate / (1e3 if case.decodes else 1e6)) for name, rate in rates.items()

@@ -39,6 +39,10 @@ class Case:
     dtype: torch.dtype = torch.bfloat16
 
     @property
+    def step(self) -> str:
+        return "forward and backward" if self.train else "forward"
+
+    @property
     def scale(self) -> float:
         return float(self.width**-0.5)
 

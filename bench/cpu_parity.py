@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 
 from bench import fresh_process, result_file
 from bench.tiny_llama import tiny_llama, tokens
+from tile_backend import turns
 from tile_backend.lowering.progress import track
 
 MOST = 1.02
@@ -70,24 +70,11 @@ def steps(mode: str, dtype: torch.dtype, layers: int, hidden: int) -> dict[str, 
     return found
 
 
-def time_rounds(steps_by_name: dict[str, Step], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every step, turn by turn; each round begins with another one."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps_by_name}
-    names = list(steps_by_name)
-    for index in range(rounds):
-        shift = index % len(names)
-        for name in names[shift:] + names[:shift]:
-            begin = time.perf_counter()
-            steps_by_name[name]()
-            seconds[name].append(time.perf_counter() - begin)
-    return seconds
-
-
 def measure(mode: str, dtype: torch.dtype, arguments: argparse.Namespace) -> dict[str, Any]:
     """One row: the ratio to Inductor, and Inductor's ratio to itself."""
     torch.compiler.reset()
     found = steps(mode, dtype, arguments.layers, arguments.hidden)
-    seconds = time_rounds(found, arguments.rounds)
+    seconds = turns.time_rounds(found, arguments.rounds)
     ratios = {
         name: [
             ours / theirs for ours, theirs in zip(seconds[name], seconds["inductor"], strict=True)
@@ -99,8 +86,8 @@ def measure(mode: str, dtype: torch.dtype, arguments: argparse.Namespace) -> dic
         "dtype": str(dtype).removeprefix("torch."),
         "inductor_ms": round(1e3 * statistics.median(seconds["inductor"]), 3),
         "tilegym_ms": round(1e3 * statistics.median(seconds["tilegym"]), 3),
-        "ratio": result_file.spread(ratios["tilegym"]),
-        "noise": result_file.spread(ratios["noise"]),
+        "ratio": turns.spread(ratios["tilegym"]),
+        "noise": turns.spread(ratios["noise"]),
     }
 
 

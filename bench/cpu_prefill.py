@@ -9,18 +9,16 @@ fresh process for each backend.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import statistics
 import tempfile
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench import cpu_parity, fresh_process, result_file
-from bench.cpu_parity import BACKENDS, Step, time_rounds
+from bench.cpu_parity import BACKENDS, Step
 from bench.tiny_llama import tokens
+from tile_backend import step_memory, turns
 from tile_backend.lowering.progress import track
 
 LENGTHS = (512, 2048, 4096)
@@ -56,30 +54,14 @@ def warm_step(backend: str, layers: int, length: int, runs: int = 2) -> Step:
 def peak_mib(backend: str, layers: int, length: int) -> float:
     """What a step needs at most beyond what its process has before; that must be a fresh one."""
     step = warm_step(backend, layers, length)
-    return peak_of(step)
-
-
-def peak_of(step: Callable[[], object]) -> float:
-    """The memory of this process at most while the step runs, beyond that before it."""
-    ctypes.CDLL(None).malloc_trim(0)  # what the allocator kept of steps before
-    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
-    before = resident_mib("VmRSS")
-    step()
-    return resident_mib("VmHWM") - before
-
-
-def resident_mib(name: str) -> float:
-    """Memory of this process: "VmRSS", now; "VmHWM", at most."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith(f"{name}:"))
-    return int(line.split()[1]) / 1024
+    return step_memory.cpu_peak_mib(step)
 
 
 def measure(length: int, layers: int, rounds: int) -> dict[str, Any]:
     """One row: milliseconds, Inductor's time over ours in each round, and peak memory."""
     torch.compiler.reset()
     steps = {name: warm_step(backend, layers, length) for name, backend in BACKENDS.items()}
-    seconds = time_rounds(steps, rounds)
+    seconds = turns.time_rounds(steps, rounds)
     ratios = {
         name: [
             theirs / ours for ours, theirs in zip(seconds[name], seconds["inductor"], strict=True)
@@ -99,8 +81,8 @@ def measure(length: int, layers: int, rounds: int) -> dict[str, Any]:
             f"{name}_ms": round(1e3 * statistics.median(seconds[name]), 2)
             for name in ("inductor", "tilegym")
         },
-        "speedup": result_file.spread(ratios["tilegym"]),
-        "noise": result_file.spread(ratios["noise"]),
+        "speedup": turns.spread(ratios["tilegym"]),
+        "noise": turns.spread(ratios["noise"]),
         **{f"{name}_peak_mib": round(peak, 1) for name, peak in peaks.items()},
     }
 

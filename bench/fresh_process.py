@@ -1,4 +1,7 @@
-"""Run a function of a bench in a process of its own, with an Inductor cache of its own."""
+"""Run a function of a bench in a process of its own, with caches of its own.
+
+Inductor's, and in a checkout the store of compiled kernels; a kit has no compiler to fill another.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ import subprocess
 import sys
 from typing import Any
 
-from bench.result_file import ROOT
+from bench.result_file import KIT, ROOT
+from tile_backend.lowering import cubin_store
 
 
 def call(module: str, function: str, *arguments: Any, cache: str) -> Any:
@@ -19,6 +23,8 @@ def call(module: str, function: str, *arguments: Any, cache: str) -> Any:
         "TORCHINDUCTOR_CACHE_DIR": cache,
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if not KIT.is_file():
+        environment[cubin_store.FOLDER] = f"{cache}/kernels"
     command = [sys.executable, "-m", "bench.fresh_process", module, function]
     result = subprocess.run(
         [*command, json.dumps(arguments)],

@@ -25,6 +25,7 @@ from unittest import mock
 import torch
 
 from bench import result_file
+from tile_backend import turns
 from tile_backend.lowering import (
     cubin_store,
     cuda_state,
@@ -196,7 +197,7 @@ def measure(case: Case, device: str, rounds: int, repeats: int) -> dict[str, Any
         pairs = zip(both["long"], both["short"], strict=True)
         micros["graph"] = [(long - short) / LAUNCHES for long, short in pairs]
     for name, values in micros.items():
-        row[f"{name}_us"] = {n: round(v, 3) for n, v in result_file.spread(values).items()}
+        row[f"{name}_us"] = {n: round(v, 3) for n, v in turns.spread(values).items()}
     return row
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from bench import result_file
 
-NAMES = ("case", "step", "mode", "dtype", "tokens", "layers")
+NAMES = ("case", "step", "device", "mode", "dtype", "tokens", "layers")
 """What tells the rows of a bench apart."""
 CONTROLS = ("again", "noise")
 """Figures that say how much a run scatters; they are no results."""
@@ -41,7 +41,8 @@ class Figure:
 FIGURES = {
     "attention": (Figure("over_tilegym", higher=True),),
     "training": (Figure("over_tilegym", higher=True),),
-    "kernel_speed": (Figure("over_kernel", higher=True),),
+    "fusions": (Figure("over_tilegym", higher=True),),
+    "models": (Figure("speedup", higher=True), Figure("speedup_same_mode", higher=True)),
     "cpu_prefill": (Figure("speedup", higher=True),),
     "cpu_parity": (Figure("ratio", higher=False),),
     "compile_time": (Figure("share", higher=False),),
@@ -59,7 +60,7 @@ class CannotCompareError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """One figure of one row in both runs; spreads as `result_file.spread` makes them."""
+    """One figure of one row in both runs; spreads as `turns.spread` makes them."""
 
     row: str
     figure: str
@@ -131,7 +132,7 @@ def of_samples(row: Mapping[str, Any], share: float) -> Mapping[str, float]:
 
 def title(row: Mapping[str, Any]) -> str:
     """What tells a row apart, as words."""
-    return ", ".join(f"{row[n]} {n}" if n in NAMES[4:] else str(row[n]) for n in NAMES if n in row)
+    return ", ".join(f"{row[n]} {n}" if n in NAMES[5:] else str(row[n]) for n in NAMES if n in row)
 
 
 def hardware(result: Mapping[str, Any]) -> str:

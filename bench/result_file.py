@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import statistics
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,18 +32,24 @@ def save(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> Path:
 
 def save_in(folder: Path, name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> Path:
     """The same in another folder."""
-    content = {
-        "bench": name,
-        "command": " ".join(("python", "-m", f"bench.{name}", *sys.argv[1:])),
+    content = {"bench": name, **circumstances(name), **facts, "rows": list(rows)}
+    return write(folder / f"{name}.json", content)
+
+
+def circumstances(name: str) -> dict[str, Any]:
+    """Command, commit, date, machine and versions of this process, which runs that bench."""
+    return {
+        "command": shlex.join(("python", "-m", f"bench.{name}", *sys.argv[1:])),
         "commit": commit(),
         "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),
-        **facts,
-        "rows": list(rows),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
+
+
+def write(path: Path, content: Mapping[str, Any]) -> Path:
+    """As JSON; the folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
 
@@ -102,12 +108,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, first and last decile."""
-    deciles = statistics.quantiles(values, n=10, method="inclusive")
-    return {"median": statistics.median(values), "p10": deciles[0], "p90": deciles[-1]}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

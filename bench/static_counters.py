@@ -9,6 +9,9 @@ bytes       that these read and write, every tensor once: the least that they ca
 loops       kernels that Inductor generates beside them; `plain_loops`: those of Inductor alone.
 products    calls of other kernels, matrix products mostly; `plain_products` likewise.
 nodes       operations in AOTAutograd's graphs; `plain_nodes` likewise.
+calls       of Python functions: made by our passes, the first steps of a process left out; and by
+            Inductor alone. Their ratio is our share of a compile, the same to a few per cent
+            wherever it runs.
 
 bench/results/static_counters.json is what tests/test_static_counters.py compares. Where a number
 has to change, run `python -m bench.static_counters` and say why in the commit.
@@ -17,46 +20,43 @@ has to change, run `python -m bench.static_counters` and say why in the commit.
 from __future__ import annotations
 
 import argparse
-import functools
-import re
-from collections.abc import Sequence
+import cProfile
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import fx
 
 from bench import result_file
-from tile_backend import inductor, inductor_stages, pipeline, registry, tiny_model
-from tile_backend.inductor_stages import Compiled
-from tile_backend.lowering import inductor_ir, recompute
+from tile_backend import code_counts, tiny_model
 from tile_backend.lowering.progress import track
-from tile_backend.lowering.site_kernels import LaunchSite
-from tile_backend.lowering.tensor_layout import Layout
-from tile_backend.options import Options
 
 MODELS = ("llama", "qwen3", "gemma3_text", "phi3", "gpt_oss")
 MODES = ("inference", "training")
 BATCH, LENGTH = 2, 32
 COUNTED = ("launches", "bytes", "loops", "products", "nodes")
 """Of these fewer are better."""
-LOOP = re.compile(r"^ +(?:cpp|triton)_\w+(?:\.run)?\(", re.MULTILINE)
-PRODUCT = re.compile(r"\bextern_kernels\.\w+\(|\btorch\.ops\.\w+\.\w+\.\w+\(")
-NODE = re.compile(r" = torch\.ops\.", re.MULTILINE)
+MOST_CALLS = 0.1
+"""The promise for two layers: our passes make at most this share of Inductor's calls. Twice that of
+bench.compile_time for 32, since part of it is once per model: what its mask means.
+"""
 
 
 def counters(model_type: str, mode: str) -> dict[str, Any]:
     """One row."""
-    ours, theirs = (captured(model_type, mode, rewritten) for rewritten in (True, False))
+    (ours, our_calls), (theirs, their_calls) = (
+        captured(model_type, mode, rewritten) for rewritten in (True, False)
+    )
     return {
         "case": model_type,
         "mode": mode,
         **ours,
         **{f"plain_{name}": theirs[name] for name in ("loops", "products", "nodes")},
+        "calls": {"passes": our_calls["passes"], "inductor": their_calls["inductor"]},
     }
 
 
-def captured(model_type: str, mode: str, rewritten: bool) -> dict[str, int]:
-    """The counters of one compile. rewritten: with our ops, else Inductor alone."""
+def captured(model_type: str, mode: str, rewritten: bool) -> tuple[dict[str, int], dict[str, int]]:
+    """The counters and calls of one compile. rewritten: with our ops, else Inductor alone."""
     torch.compiler.reset()
     torch.manual_seed(0)
     model = tiny_model.tiny_model(model_type, dtype=torch.bfloat16)
@@ -66,54 +66,33 @@ def captured(model_type: str, mode: str, rewritten: bool) -> dict[str, int]:
     if training:
         model.train()
         arguments["labels"] = ids
-    visit = functools.partial(counted, rewritten)
+    calls: dict[str, int] = {}
+
+    def counted(name: str, function: Callable[[], Any]) -> Any:
+        profile = cProfile.Profile(builtins=False)
+        result = profile.runcall(function)
+        calls[name] = sum(entry.callcount for entry in profile.getstats())
+        return result
+
     with torch.set_grad_enabled(training):
-        found = inductor.capture(model, (), arguments, visit)
-    if found.visited is None or found.break_reason:
-        raise RuntimeError(f"{model_type} {mode}: its graph ended early: {found.break_reason}")
-    result: dict[str, int] = found.visited
-    return result
-
-
-def counted(rewritten: bool, module: fx.GraphModule) -> dict[str, int]:
-    """Inside a capture: rewrite, compile up to the code, and count."""
-    sites = 0
-    if rewritten:
-        options, _ = Options.parse({"tilegym.kernels": "always"}, environ={})
-        found = pipeline.analyse(module, options)
-        sites = sum(site.status == "fused" for site in found.sites)
-        inductor_ir.install(registry.known_fusions())
-        found.apply()
-    passes = {"joint_custom_post_pass": recompute.RecomputeCheapOps("counters")}
-    with inductor_ir.force_direct_launch(), inductor_ir.written_launches() as launches:
-        parts = inductor_stages.watched(module, inductor.captured_inputs(), passes)
-    if failures := [part.failure for part in parts if part.failure]:
-        raise RuntimeError(f"Inductor: {failures[0]}")
-    return {"sites": sites, **of_launches(launches), **of_code(parts)}
-
-
-def of_launches(launches: Sequence[LaunchSite]) -> dict[str, int]:
-    """How many there are, and what they move."""
-    tensors = (v for launch in launches for v in launch.values if isinstance(v, Layout))
-    moved = sum(t.dtype.itemsize * torch.Size(map(int, t.shape)).numel() for t in tensors)
-    return {"launches": len(launches), "bytes": moved}
-
-
-def of_code(parts: Sequence[Compiled]) -> dict[str, int]:
-    """What the generated programs call, and what AOTAutograd made of the graph."""
-    codes = [part.code[part.code.index("def call(") :] for part in parts]
-    return {
-        "loops": sum(len(LOOP.findall(code)) for code in codes),
-        "products": sum(len(PRODUCT.findall(code)) for code in codes),
-        "nodes": sum(len(NODE.findall(part.aten)) for part in parts),
-    }
+        found = code_counts.counts(model, (), arguments, "always" if rewritten else None, counted)
+    return {name: getattr(found, name) for name in ("sites", *COUNTED)}, calls
 
 
 def report(rows: Sequence[dict[str, Any]]) -> str:
     """The table that is printed last."""
-    names = [name for name in rows[0] if name not in ("case", "mode")]
-    lines = [(f"{row['case']} {row['mode']}", *(row[name] for name in names)) for row in rows]
-    return result_file.table(("", *names), lines)
+    names = [name for name in rows[0] if name not in ("case", "mode", "calls")]
+    lines = [
+        (f"{row['case']} {row['mode']}", *(row[name] for name in names), f"{share(row):.1%}")
+        for row in rows
+    ]
+    return result_file.table(("", *names, "our calls"), lines)
+
+
+def share(row: Mapping[str, Any]) -> float:
+    """Of our passes in a compile, by calls."""
+    calls = row["calls"]
+    return float(calls["passes"] / calls["inductor"])
 
 
 def main() -> None:

@@ -29,11 +29,11 @@ from bench import (
     training_programs,
     versions,
 )
-from bench.cpu_prefill import peak_of
 from bench.training_models import Case, Trained
 from bench.training_programs import Function, Program, judge, outcome, slopes_of
 from bench.training_table import report
 from bench.versions import Found, Step, significant
+from tile_backend import step_memory
 from tile_backend.lowering.budget import Verdict
 from tile_backend.lowering.progress import track
 
@@ -114,7 +114,7 @@ def cpu_peak_mib(title: str, version: str) -> float:
     step = trained.step(case.tokens("cpu"))
     for _ in range(2):
         step()
-    return peak_of(step)
+    return step_memory.cpu_peak_mib(step)
 
 
 def program_row(program: Program, found: Found) -> dict[str, Any]:

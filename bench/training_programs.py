@@ -220,17 +220,20 @@ def outcome(
     """Results, and gradients of all that has one. slopes: of the results; ones if there are none
     (a loss).
     """
-    results = function(*inputs)
-    results = list(results) if isinstance(results, (tuple, list)) else [results]
+    results = results_of(function(*inputs))
     leaves = [x for x in inputs if x.requires_grad]
     slopes = slopes or [torch.ones_like(result) for result in results]
     return [*(r.detach() for r in results), *torch.autograd.grad(results, leaves, slopes)]
 
 
+def results_of(returned: Any) -> list[torch.Tensor]:
+    """All that a program returned."""
+    return list(returned) if isinstance(returned, (tuple, list)) else [returned]
+
+
 def slopes_of(program: Program, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Random gradients of the results; none of a loss."""
-    results = program.function(*inputs)
-    results = results if isinstance(results, (tuple, list)) else [results]
+    results = results_of(program.function(*inputs))
     return [torch.randn_like(result) for result in results if result.dim()]
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from bench import cpu_parity, gpu_timer, result_file
+from bench import gpu_timer
+from tile_backend import step_memory, turns
 from tile_backend.lowering.budget import Verdict
 
 Step = Callable[[], Sequence[torch.Tensor]]
@@ -46,13 +47,13 @@ class Found:
         """
         ours = self.times["tilegym"] if "tilegym" in self.good else []
         over = {
-            name: result_file.spread(
+            name: turns.spread(
                 [theirs / own for theirs, own in zip(self.times[name], ours, strict=True)]
             )
             for name in self.good
             if ours and name != "tilegym"
         }
-        times = {name: result_file.spread(values) for name, values in self.times.items()}
+        times = {name: turns.spread(values) for name, values in self.times.items()}
         judged = {name: self.verdict(name) for name in (*self.verdicts, *times)}
         return {
             "ran": dict(self.ran),
@@ -71,16 +72,6 @@ def reason_of(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:REASON]
 
 
-def gpu_peak_mib(step: Callable[[], object]) -> float:
-    """Of a warm step, beyond what was there."""
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    step()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / 2**20
-
-
 def warm_steps(
     makers: Mapping[str, Callable[[], tuple[Step, Verdict]]],
     device: str,
@@ -96,7 +87,7 @@ def warm_steps(
         try:
             step, found.verdicts[name] = make()
             if device != "cpu":
-                found.peaks[name] = gpu_peak_mib(step)
+                found.peaks[name] = step_memory.gpu_peak_mib(step)
         except Exception as error:  # noqa: BLE001 - whatever it is, the row has it
             found.not_run[name] = reason_of(error)
         else:
@@ -124,7 +115,7 @@ def with_again(steps: Mapping[str, Any]) -> dict[str, Any]:
 
 def time_on_host(steps: Mapping[str, Step], rounds: int) -> dict[str, list[float]]:
     """Microseconds of whole steps as a program waits for them, `again` included."""
-    seconds = cpu_parity.time_rounds(with_again(steps), rounds)
+    seconds = turns.time_rounds(with_again(steps), rounds)
     return {name: [1e6 * s for s in values] for name, values in seconds.items()}
 
 

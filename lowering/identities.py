@@ -97,16 +97,17 @@ def squeezed_operand(
 ) -> Term | None:
     """f(squeeze(x)) = squeeze(f(x)) for an element-wise f of one tensor (and a number).
 
-    So a mean without kept dimension, whose root is unsqueezed later, is the mean with it.
+    Where the last dimension is among those that go. So a mean over it, whose root is unsqueezed
+    later, is the mean that keeps it.
     """
     tensors = [a for a in args if a.dtype is not None]
     if op not in COMPUTES_EACH or len(tensors) != 1 or tensors[0].op != "reshape":
         return None
     (squeezed,) = tensors
     wide = squeezed.args[0]
-    if wide.rank <= squeezed.rank or [s for s in wide.shape if s != 1] != [
-        s for s in squeezed.shape if s != 1
-    ]:
+    if wide.rank <= squeezed.rank or wide.shape[-1] != 1:
+        return None
+    if [s for s in wide.shape if s != 1] != [s for s in squeezed.shape if s != 1]:
         return None
     inner = build(
         table, op, tuple(wide if a is squeezed else a for a in args), attrs, dtype, wide.shape

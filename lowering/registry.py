@@ -1,19 +1,26 @@
 """The fusions in force, with everything derived from them that does not depend on a graph.
 
 Tracing the spellings takes about as long as compiling one small kernel; it is done once per set of
-fusions and kept.
+fusions and kept, or is handed in by who has the patterns.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tile_backend.lowering.fusion import Fusion, Spelling
 from tile_backend.lowering.match import Matcher
 from tile_backend.lowering.near_miss import NearMisses
 from tile_backend.lowering.trace import Pattern, patterns
+
+Traced = Callable[[tuple[Fusion, ...]], tuple[Pattern, ...]]
+"""Every pattern of the fusions, in their order."""
+
+
+def traced(fusions: tuple[Fusion, ...]) -> tuple[Pattern, ...]:
+    return tuple(p for fusion in fusions for p in patterns(fusion))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,10 +28,11 @@ class Registry:
     """Some fusions, their patterns, and the two searches over those; made when first asked for."""
 
     fusions: tuple[Fusion, ...]
+    traced: Traced = traced
 
     @functools.cached_property
     def patterns(self) -> tuple[Pattern, ...]:
-        return tuple(p for fusion in self.fusions for p in patterns(fusion))
+        return self.traced(self.fusions)
 
     @functools.cached_property
     def matcher(self) -> Matcher:
@@ -46,5 +54,5 @@ def declared_near_misses(fusions: Iterable[Fusion]) -> list[Pattern]:
 
 
 @functools.lru_cache(maxsize=8)
-def registry(fusions: tuple[Fusion, ...]) -> Registry:
-    return Registry(fusions)
+def registry(fusions: tuple[Fusion, ...], traced: Traced = traced) -> Registry:
+    return Registry(fusions, traced)

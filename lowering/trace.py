@@ -11,6 +11,7 @@ a spelling.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import itertools
 import warnings
@@ -23,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._sympy.functions import FloorDiv
 
 from tile_backend.lowering.fusion import Fusion, Scalar, Spelling, Tensor
+from tile_backend.lowering.meta_results import MetaResults
 from tile_backend.lowering.node import shape
 from tile_backend.lowering.terms import NAMED, Term, TermTable
 from tile_backend.lowering.vocabulary import FUNCTIONS, METHODS, meaning_of
@@ -46,6 +48,8 @@ UNRELATED where it has none.
 
 LOW = torch.bfloat16
 """Stands for either low-precision dtype in a pattern."""
+
+RESULTS = MetaResults()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,7 +100,7 @@ class Recorder(TorchFunctionMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        result = function(*args, **kwargs)
+        result = RESULTS.of(function, args, kwargs)
         tensors = result if isinstance(result, (tuple, list)) else (result,)
         if not any(isinstance(t, torch.Tensor) for t in tensors):
             return result
@@ -224,15 +228,22 @@ def sample(hole: Tensor, dtype: torch.dtype, sizes: Mapping[str, int]) -> torch.
 
 def generalise(roots: tuple[Term, ...], sizes: Mapping[str, int]) -> None:
     """Replace sizes in attributes by expressions over the dimension names."""
-    symbols = {name: sympy.Symbol(name, integer=True, positive=True) for name in sizes}
-    known: dict[int, sympy.Expr] = {GROUPS: FloorDiv(symbols["H"], symbols["K"])}
-    for name in sorted(sizes, key=lambda n: n == "D"):
-        for divisor in (4, 2, 1):
-            if sizes[name] % divisor == 0:
-                known[sizes[name] // divisor] = FloorDiv(symbols[name], divisor)
-        known[2 * sizes[name]] = 2 * symbols[name]
+    known = expressions(tuple(sizes.items()))
     for term in interior(roots):
         term.attrs = tuple(known.get(a, a) if type(a) is int else a for a in term.attrs)
+
+
+@functools.cache
+def expressions(sizes: tuple[tuple[str, int], ...]) -> Mapping[int, sympy.Expr]:
+    """The numbers that stand for sizes, and what each says over the names of dimensions."""
+    symbols = {name: sympy.Symbol(name, integer=True, positive=True) for name, _ in sizes}
+    known: dict[int, sympy.Expr] = {GROUPS: FloorDiv(symbols["H"], symbols["K"])}
+    for name, size in sorted(sizes, key=lambda pair: pair[0] == "D"):
+        for divisor in (4, 2, 1):
+            if size % divisor == 0:
+                known[size // divisor] = FloorDiv(symbols[name], divisor)
+        known[2 * size] = 2 * symbols[name]
+    return known
 
 
 def interior(roots: tuple[Term, ...]) -> list[Term]:

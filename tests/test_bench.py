@@ -11,6 +11,7 @@ import torch
 
 from bench import cpu_prefill, fresh_process, launch_overhead, result_file
 from bench.tiny_llama import tiny_llama, tokens
+from tile_backend import step_memory, turns
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_a_result_names_machine_versions_command_and_commit(
 
 
 def test_spread_is_median_and_deciles() -> None:
-    assert result_file.spread([float(n) for n in range(11)]) == {
+    assert turns.spread([float(n) for n in range(11)]) == {
         "median": 5.0,
         "p10": 1.0,
         "p90": 9.0,
@@ -109,8 +110,8 @@ def test_prefill_reports_times_and_memory() -> None:
 
 
 def test_memory_of_a_process_is_read_from_the_kernel() -> None:
-    before = cpu_prefill.resident_mib("VmRSS")
+    before = step_memory.resident_mib("VmRSS")
     block = torch.ones(64 * 2**18)
-    assert cpu_prefill.resident_mib("VmRSS") > before + 32
-    assert cpu_prefill.resident_mib("VmHWM") >= before + 32
+    assert step_memory.resident_mib("VmRSS") > before + 32
+    assert step_memory.resident_mib("VmHWM") >= before + 32
     assert block.numel()

@@ -111,26 +111,14 @@ def test_a_failed_request_is_one_sentence_and_code_1(capsys: pytest.CaptureFixtu
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", list(cli.LATER))
-def test_a_command_of_a_later_version_says_what_to_do_today(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, err = run(capsys, command, "anything")
-    assert (code, out) == (2, "")
-    instead = cli.LATER[command][1]
-    assert err == (
-        f"tile-backend: The command '{command}' is not available in this version: {instead}.\n"
-    )
-
-
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["--help"])
     said = capsys.readouterr().out
     assert caught.value.code == 0
     first_words = {line.split()[0] for line in said.splitlines() if line.strip()}
-    assert first_words >= {"explain", "lock", "fusions", "doctor", *cli.LATER}
-    assert said.count("(not available in this version)") == len(cli.LATER)
+    assert first_words >= {"explain", "lock", "fusions", "doctor", "precompile", "tune", "bench"}
+    assert "not available" not in said
 
 
 def test_wrong_usage_is_code_2(capsys: pytest.CaptureFixture[str]) -> None:

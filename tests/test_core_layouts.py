@@ -32,6 +32,17 @@ def test_a_tensor_without_dimensions() -> None:
     assert_like_eager(lambda x, y: (F.silu(x) * y, F.gelu(x) * y, F.softmax(x, -1)), x, other)
 
 
+@pytest.mark.parametrize("reduce", [torch.sum, torch.mean, torch.amax])
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_a_norm_of_a_reduction_without_its_dimension(reduce: Any, dim: int) -> None:
+    def of_reduced(x: Tensor, weight: Tensor) -> Tensor:
+        return norm(reduce(x, dim=dim), weight)
+
+    x, weight = torch.randn(2, 3, 4, 32), torch.randn(32)
+    assert tile_backend.explain(of_reduced, x, weight).counts == {"rms_norm": 1}
+    assert_like_eager(of_reduced, x, weight)
+
+
 # --- layouts -------------------------------------------------------------------------------------
 
 

@@ -7,14 +7,15 @@ import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench import kernel_speed, result_file
+from bench import result_file
 from tests.fake_compiler import Tileiras
-from tests.gpu_kit import calls, compiler, install, needed, pack
+from tests.gpu_kit import calls, compiler, install, needed, pack, peers
 from tests.gpu_kit.pack import PackError
 from tile_backend.lowering import cubin_store
 from tile_backend.lowering.kernel_code import Code
@@ -50,6 +51,7 @@ def packed(
 ) -> tuple[Path, Path]:
     """Folder and archive of a kit with some kernels; cuda-tile is the one of this environment."""
     monkeypatch.setattr(pack, "cuda_tile_wheel", lambda target, python: None)
+    monkeypatch.setattr(peers, "pack", lambda target: {"tilegym": "not packed: no network"})
     folder = tmp_path / "gpu-kit"
     return folder, pack.pack(folder, "sm_90", PYTHON, norms(), compiling=False)
 
@@ -75,6 +77,20 @@ def test_a_kit_is_one_archive_that_runs_without_a_network(packed: tuple[Path, Pa
     )
     assert (found.stdout, found.returncode) == ("4\n", 0), found.stderr
     assert len(list((kit / "kernels").iterdir())) == facts["kernels"], "one was compiled"
+
+
+def test_peers_travel_where_they_can_be_had(tmp_path: Path) -> None:
+    def run(command: Sequence[str]) -> str:
+        *_, target, name = command
+        if name.startswith("liger"):
+            return "ERROR: no network"
+        Path(target, "tilegym.whl").write_bytes(b"x" * 2**20)
+        return ""
+
+    assert peers.pack(tmp_path, run) == {
+        "tilegym==1.5.1": "1.0 MiB",
+        "liger-kernel==0.8.5": "not packed: ERROR: no network",
+    }
 
 
 def test_another_python_is_told_what_to_do(packed: tuple[Path, Path]) -> None:
@@ -140,10 +156,19 @@ def test_the_compiler_travels_as_a_toolkit(tmp_path: Path, monkeypatch: pytest.M
 
 def test_what_is_needed_covers_benches_and_models() -> None:
     listed = {title for title, _, _ in needed.op_calls()}
-    assert {case.title for case in kernel_speed.cases()} <= listed
     assert calls.NORMS.keys() <= listed
     by_kernel = {code.key.kernel for code in needed.model_codes("sm_90")}
     assert {"attention", "rms_norm", "add_rms_norm", "rotary_qk", "silu_mul"} <= by_kernel
+
+
+def test_every_program_of_the_step_fusions_has_its_kernels() -> None:
+    by_program = {
+        target.title: {code.key.kernel for code in needed.target_codes(target, "sm_90")}
+        for target in needed.fusion_targets()
+    }
+    assert all(by_program.values())
+    assert "rms_norm" in by_program["rms_norm 8192x4096 bfloat16 forward"]
+    assert "attention" in by_program["llama causal 4x2048"]
 
 
 def test_a_norm_without_data_lies_like_one_with() -> None:

@@ -79,3 +79,17 @@ def test_cuda_graphs_hold_the_launches() -> None:
         torch.compiler.cudagraph_mark_step_begin()
         check(run, inputs, model(**inputs).logits.clone())
     assert counters["inductor"]["cudagraph_skips"] == 0
+
+
+def test_cuda_graphs_of_a_dynamic_batch() -> None:
+    """One compile, one graph for each batch that it meets; a batch seen before is a replay."""
+    (run,) = (run for run in RUNS if run.dynamic)
+    model = compiled(run, mode="reduce-overhead")
+    for batch in (2, 3, 5, 3, 2):
+        for _ in range(3):
+            ids = torch.randint(3, 128, (batch, 24), device="cuda")
+            inputs = {"input_ids": ids, "use_cache": False}
+            torch.compiler.cudagraph_mark_step_begin()
+            check(run, inputs, model(**inputs).logits.clone())
+    assert counters["inductor"]["cudagraph_skips"] == 0
+    assert counters["stats"]["unique_graphs"] == 1

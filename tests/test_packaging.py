@@ -95,7 +95,13 @@ def test_metadata(metadata: Message, wheel: zipfile.ZipFile) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == "<3.15,>=3.11"
     assert metadata["Description-Content-Type"] == "text/markdown"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"kernels", "demo", "test", "lint"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {
+        "kernels",
+        "demo",
+        "test",
+        "bench",
+        "lint",
+    }
     assert "TERMS AND CONDITIONS" in read(wheel, "/LICENSE")
 
 

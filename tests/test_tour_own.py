@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import tile_backend
 from tile_backend import tour_examples
-from tile_backend.errors import AlreadyCompiled, NoSuchSite, UnknownWalkthrough, WalkthroughNotSaved
+from tile_backend.errors import AlreadyCompiled, FileNotSaved, NoSuchSite, UnknownWalkthrough
 from tile_backend.lowering import launch_place
 from tile_backend.lowering.fusion import Fusion, Op, Spelling, same_as
 from tile_backend.lowering.fusion import Tensor as Hole
@@ -275,5 +275,5 @@ def test_a_file_that_cannot_be_written(tmp_path: Any) -> None:
     found = tile_backend.walkthrough(nn.Linear(4, 4), torch.randn(2, 4))
     occupied = tmp_path / "file"
     occupied.write_text("")
-    with pytest.raises(WalkthroughNotSaved, match=r"cannot write '.*page.html': File exists"):
+    with pytest.raises(FileNotSaved, match=r"cannot write '.*page.html': File exists"):
         found.save(occupied / "page.html")

@@ -1,7 +1,7 @@
 """The command line, `python -m tile_backend` and `tile-backend`: one function per command.
 
-Exit codes: 0 done, 1 the request failed (one sentence on stderr), 2 wrong usage or a command that
-is not available in this version. Results go to stdout, so that they can be piped.
+Exit codes: 0 done, 1 the request failed (one sentence on stderr), 2 wrong usage. Results go to
+stdout, so that they can be piped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tile_backend.errors import NotAvailable, TileBackendError
+from tile_backend import cli_bench
+from tile_backend.errors import TileBackendError
 from tile_backend.version import VERSION
 
 if TYPE_CHECKING:
@@ -29,13 +30,6 @@ TARGET is one of
 WALKTHROUGH_HELP = """\
 TARGET is the name of a fusion (see `fusions`), of which a small example is shown, or your own:
 """
-LATER = {
-    "bench": (
-        "measure kernels against Inductor",
-        "use `make bench` in a checkout, and the repro.py of a dump for one site",
-    ),
-}
-"""Commands of a later version: what they will do, and what to do today."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,9 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except NotAvailable as error:
-        print(f"tile-backend: {error}", file=sys.stderr)
-        return 2
     except TileBackendError as error:
         print(f"tile-backend: {error}", file=sys.stderr)
         return 1
@@ -71,15 +62,14 @@ def parser() -> argparse.ArgumentParser:
             commands, "walkthrough", "lead one module through every stage, down to its kernel"
         )
     )
+    bench = with_target(commands, "bench", cli_bench.SUMMARY)
+    cli_bench.add_arguments(bench)
+    bench.set_defaults(run=run_bench)
     add_diff(commands.add_parser("diff", help="compare two dumps: sites lost, gained, changed"))
     fusions = commands.add_parser("fusions", help="list the fusions")
     fusions.set_defaults(run=run_fusions)
     doctor = commands.add_parser("doctor", help="show what is installed and what can run here")
     doctor.set_defaults(run=run_doctor)
-    for name, (summary, _) in LATER.items():
-        later = commands.add_parser(name, help=f"(not available in this version) {summary}")
-        later.add_argument("arguments", nargs="*")
-        later.set_defaults(run=run_later, command=name)
     return top
 
 
@@ -235,6 +225,13 @@ def run_tune(arguments: argparse.Namespace) -> int:
     return 1 if done.failed else 0
 
 
+def run_bench(arguments: argparse.Namespace) -> int:
+    """Print who won; 1 where a version is wrong or did not run."""
+    text, code = cli_bench.run(request_of(arguments), arguments)
+    print(text)
+    return code
+
+
 def run_diff(arguments: argparse.Namespace) -> int:
     """Print what changed; 1 if anything did."""
     from pathlib import Path
@@ -289,9 +286,3 @@ def run_walkthrough(arguments: argparse.Namespace) -> int:
     else:
         print(tour.to_text(arguments.full, "--full"))
     return 0
-
-
-def run_later(arguments: argparse.Namespace) -> int:
-    """Refuse a command of a later version."""
-    _, instead = LATER[arguments.command]
-    raise NotAvailable(what=f"The command {arguments.command!r}", instead=instead)

@@ -67,12 +67,6 @@ class BadOptionValue(TileBackendError):
     template = "bad value {value!r} for {key}: allowed is {allowed}."
 
 
-class NotAvailable(TileBackendError):
-    """Something documented that a later version will do."""
-
-    template = "{what} is not available in this version: {instead}."
-
-
 class UnknownFusion(TileBackendError):
     """A fusion name that is neither built in nor registered."""
 
@@ -141,8 +135,8 @@ class LockFileError(TileBackendError):
     template = "cannot use {path!r} as a lock file: {cause}. Write it with: {command}."
 
 
-class WalkthroughNotSaved(TileBackendError):
-    """The file of a walk-through cannot be written."""
+class FileNotSaved(TileBackendError):
+    """The file of a walk-through, or of a bench, cannot be written."""
 
     template = "cannot write {path!r}: {cause}. Name a file in a folder that can be written."
 

@@ -30,8 +30,8 @@ class Compiled:
     """One graph of AOTAutograd's.
 
     aten: the graph as Python. schedule: what runs one after another, and what became one loop.
-    code: the program that would be run. Empty where the compile did not get there: `failure` says
-    why.
+    code: the program that would be run. moved: bytes that its kernels and products read and write,
+    each buffer once. Empty where the compile did not get there: `failure` says why.
     """
 
     part: str
@@ -39,6 +39,7 @@ class Compiled:
     schedule: str = ""
     code: str = ""
     failure: str = ""
+    moved: int = 0
 
 
 class _Written(Exception):
@@ -83,6 +84,8 @@ def _watching(found: list[Compiled]) -> Iterator[None]:
 
     def write(graph: GraphLowering) -> None:
         found[-1].code = graph.codegen()[0].value
+        nodes = graph.scheduler.nodes
+        found[-1].moved = sum(int(node.get_read_write_buffers_sizes()) for node in nodes)
         raise _Written
 
     def note(nodes: Any) -> None:

@@ -8,21 +8,19 @@ import hashlib
 import importlib.metadata
 import inspect
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import fx
 
-import tile_backend.lowering
-import tile_backend.patterns
 from tile_backend import machine, registry
 from tile_backend.lowering import analysis, gate, input_names, tuning_store
 from tile_backend.lowering import device as gpus
 from tile_backend.lowering.choice import Means, settings_of
 from tile_backend.lowering.fusion import Fusion
-from tile_backend.lowering.registry import registry as registry_of
 from tile_backend.options import Options
+from tile_backend.pattern_cache import registry_of
 from tile_backend.report import GraphFacts
+from tile_backend.source_digest import sources
 
 
 def analyse(
@@ -96,14 +94,6 @@ def identity(options: Options) -> str:
 def architectures() -> list[str]:
     """Of this machine's GPUs, else the one that is assumed."""
     return sorted({gpu.arch for gpu in machine.gpus()}) or [gate.architecture(torch.device("cpu"))]
-
-
-@cache
-def sources() -> str:
-    """Hash of every file of the package, read once: what this process imported."""
-    folders = (tile_backend, tile_backend.patterns, tile_backend.lowering)
-    files = sorted({f for package in folders for f in Path(package.__path__[0]).rglob("*.py")})
-    return hashlib.sha256(b"\0".join(f.read_bytes() for f in files)).hexdigest()
 
 
 @cache

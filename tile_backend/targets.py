@@ -41,6 +41,7 @@ class Request:
 
     inputs:    of a function: "float32[2,16,64]", one per argument.
     batch, length, dtype, attention: of a language model.
+    weights: a folder's model gets random ones, and memory for them.
     """
 
     target: str
@@ -49,6 +50,7 @@ class Request:
     length: int = 24
     dtype: str = "float32"
     attention: str | None = None
+    weights: bool = False
 
     def resolve(self) -> Target:
         """Raises `UnknownTarget`, `BadTarget` or `MissingDependency`."""
@@ -65,11 +67,11 @@ class Request:
         return self.language_model(model, tiny_model.tokens(self.batch, self.length))
 
     def folder(self, folder: Path) -> Target:
-        """The model of a folder's config.json, on the meta device: no memory, no weights."""
+        """The model of a folder's config.json; on the meta device, unless weights are wanted."""
         package = tiny_model.transformers()
         try:
             config = package.AutoConfig.from_pretrained(folder, local_files_only=True)
-            with torch.device("meta"):
+            with torch.device("cpu" if self.weights else "meta"):
                 model = tiny_model.from_config(config, self.attention, self.torch_dtype())
         except (OSError, ValueError, KeyError) as error:
             raise self.bad(
@@ -77,7 +79,7 @@ class Request:
             ) from error
         vocabulary = config.get_text_config().vocab_size
         ids = tiny_model.tokens(self.batch, self.length, vocabulary)
-        return self.language_model(model.eval(), ids.to("meta"))
+        return self.language_model(model.eval(), ids if self.weights else ids.to("meta"))
 
     def language_model(self, model: torch.nn.Module, ids: torch.Tensor) -> Target:
         """One forward pass without a cache."""

@@ -33,12 +33,12 @@ from tile_backend import (
     tour_subject,
     tour_terms,
 )
-from tile_backend.errors import AlreadyCompiled, ReportFolderError, WalkthroughNotSaved
+from tile_backend.errors import AlreadyCompiled, FileNotSaved, ReportFolderError
 from tile_backend.explanation import title_of
 from tile_backend.lowering import gate
 from tile_backend.lowering.plan import Candidate
-from tile_backend.lowering.registry import registry as registry_of
 from tile_backend.options import Options
+from tile_backend.pattern_cache import registry_of
 from tile_backend.tour_stage import Stage
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Walkthrough:
     def save(self, path: str | Path) -> Path:
         """Write the page where the name ends in .html, else the whole text. Returns the path.
 
-        Raises WalkthroughNotSaved.
+        Raises FileNotSaved.
         """
         target = Path(path)
         is_page = target.suffix in (".html", ".htm")
@@ -95,7 +95,7 @@ class Walkthrough:
             atomic_files.write_text(target, text)
         except ReportFolderError as error:
             cause = error.fields["cause"]
-            raise WalkthroughNotSaved(path=str(target), cause=cause) from error
+            raise FileNotSaved(path=str(target), cause=cause) from error
         return target
 
 

@@ -22,7 +22,7 @@ ROWS = (16, 64, 128)
 """Between the thinnest matrix instruction and 64 rows, tiles spill."""
 COLS = (16, 32, 64, 128)
 LATENCIES = (2, 4)
-OCCUPANCIES = (None, 1, 2)
+OCCUPANCIES = (None, 2)
 
 
 @dataclasses.dataclass(frozen=True)

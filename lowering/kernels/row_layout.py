@@ -24,7 +24,7 @@ RESIDENT_WARPS = 32
 
 WARPS = (4, 8)
 """Of a block; the compiler takes no others."""
-OCCUPANCIES = (None, 4, 6, 8, 12, 16)
+OCCUPANCIES = (None, 4, 6, 8, 16)
 LARGEST_PIECE = 8192
 MOST_EACH = 32
 """Elements of a piece for each thread."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench import kernel_speed, launch_overhead
+from bench import attention_cases, fusions, launch_overhead
 from tests.gpu_kit import calls
 from tests.gpu_kit.model_runs import RUNS
 from tile_backend import precompile
@@ -18,9 +18,8 @@ from tile_backend.targets import Target
 
 def codes(arch: str) -> set[Code]:
     """Of all that `make gpu-check` launches."""
-    return {code for _, op, values in op_calls() for code in codes_of(op, values, arch)} | set(
-        model_codes(arch)
-    )
+    by_call = {code for _, op, values in op_calls() for code in codes_of(op, values, arch)}
+    return by_call.union(model_codes(arch), fusion_codes(arch))
 
 
 def op_calls() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
@@ -29,8 +28,6 @@ def op_calls() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         yield str(call), call.op, call.make()
     for name in calls.NORMS:
         yield name, "rms_norm", calls.norm_values(name)
-    for case in kernel_speed.cases():
-        yield case.title, case.op, case.arguments("meta")
     for case in launch_overhead.CASES:
         yield (
             case.title,
@@ -65,13 +62,33 @@ def model_codes(arch: str) -> Iterator[Code]:
     """Of the models that tests/test_models_gpu.py compiles. Raises ValueError for a refusal."""
     for run in RUNS:
         model = run.model()
-        target = Target(run.name, model, (), run.inputs(model))
-        sites, stopped = precompile.sites_of(target, [arch], run.dynamic)
-        if stopped:
-            raise ValueError(f"{run.name}: its graph ends early: {stopped}")
-        for site in sites:
-            for need in site_kernels.needs_of(site, fallbacks=True):
-                if need.refusal is not None:
-                    raise ValueError(f"{run.name}: {site.op} has no kernel: {need.refusal}")
-                if need.code is not None:
-                    yield need.code
+        yield from target_codes(Target(run.name, model, (), run.inputs(model)), arch, run.dynamic)
+
+
+def fusion_targets() -> Iterator[Target]:
+    """The programs of the step `fusions`, without data."""
+    cases, attending = fusions.chosen("*", quick=True, device="cuda")
+    for case in cases:
+        yield Target(case.title, case.program.function, tuple(case.program.inputs("meta")))
+    for masked in attending:
+        function = attention_cases.program(masked)
+        yield Target(masked.title, function, tuple(masked.inputs("meta")))
+
+
+def fusion_codes(arch: str) -> Iterator[Code]:
+    """Of these programs. Raises ValueError for a refusal."""
+    for target in fusion_targets():
+        yield from target_codes(target, arch)
+
+
+def target_codes(target: Target, arch: str, dynamic: bool = False) -> Iterator[Code]:
+    """What a compiled program launches. Raises ValueError where a site has no kernel."""
+    sites, stopped = precompile.sites_of(target, [arch], dynamic)
+    if stopped:
+        raise ValueError(f"{target.title}: its graph ends early: {stopped}")
+    for site in sites:
+        for need in site_kernels.needs_of(site, fallbacks=True):
+            if need.refusal is not None:
+                raise ValueError(f"{target.title}: {site.op} has no kernel: {need.refusal}")
+            if need.code is not None:
+                yield need.code

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench import result_file
-from tests.gpu_kit import compiler, needed
+from tests.gpu_kit import compiler, needed, peers
 from tile_backend import precompile
 from tile_backend.errors import TileBackendError
 from tile_backend.lowering import cubin_store, kernel_code
@@ -58,6 +58,7 @@ def pack(folder: Path, arch: str, python: str, codes: Iterable[Code], compiling:
         (fresh / "wheels").mkdir()
         own_wheel(fresh / "wheels")
         cuda_tile_wheel(fresh / "wheels", python)
+        others = peers.pack(fresh / "wheels")
         if compiling:
             compiler.pack(fresh)
         facts = {
@@ -65,6 +66,7 @@ def pack(folder: Path, arch: str, python: str, codes: Iterable[Code], compiling:
             "arch": arch,
             "python": python,
             "kernels": kernels,
+            "peers": others,
             "compiler": compiler_version(),
             "packed_with": result_file.versions(),
         }
@@ -182,6 +184,8 @@ def main() -> None:
     print(
         f"{archive}: {size(archive)}, {facts['kernels']} kernels for {arch}, Python {given.python}"
     )
+    for name, told in facts["peers"].items():
+        print(f"{name}: {told}")
     print(f"there: tar xf {archive.name} && make -C {given.out.name} gpu-check")
 
 

@@ -28,11 +28,13 @@ def launch_overhead() -> Outcome:
     return Outcome(f"\n{launch_overhead.report(rows)}", (), rows, {"driver": driver})
 
 
-def kernel_speed() -> Outcome:
-    from bench import kernel_speed
+def fusions() -> Outcome:
+    from bench import fusion_table, fusions
 
-    rows, ceilings = kernel_speed.measure(samples=50)
-    return Outcome(f"\n{kernel_speed.report(rows)}", (), rows, {"ceilings": ceilings})
+    record = fusions.run(["--quick"])
+    return Outcome(
+        f"\n{fusion_table.report(record.rows)}", fusions.problems(record.rows), record.rows
+    )
 
 
 def in_module(name: str) -> Callable[[], Outcome]:
@@ -51,7 +53,7 @@ STEPS: Mapping[str, tuple[Callable[[], Outcome], int]] = {
     "graphs": (in_module("graphs"), 180),
     "marked_tests": (in_module("marked_tests"), 900),
     "launch_overhead": (launch_overhead, 300),
-    "kernel_speed": (kernel_speed, 600),
+    "fusions": (fusions, 900),
     "sanitizer": (in_module("sanitizer"), 600),
 }
 """In order: what runs, and after how many seconds it is stopped. Nothing runs without the first."""

@@ -1,0 +1,96 @@
+"""The patterns of the built-in fusions, traced once for all processes of a user.
+
+They lie in the folder of Inductor's caches, under a digest of our code and torch's version, and are
+not kept where those caches are turned off. A file that cannot be read or written is as good as
+none. A user's own fusions are traced in each process: nothing tells when their code changes.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch._inductor import config
+from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+from tile_backend.lowering import pattern_file
+from tile_backend.lowering.fusion import Fusion
+from tile_backend.lowering.registry import Registry, registry
+from tile_backend.lowering.trace import Pattern, patterns
+from tile_backend.patterns import all_fusions
+from tile_backend.source_digest import sources
+
+LOGGER = logging.getLogger(__name__)
+FOLDER = "tilegym"
+KEPT = 4
+"""Files: of so many versions of our code or torch."""
+
+
+def registry_of(fusions: tuple[Fusion, ...]) -> Registry:
+    """The fusions, with patterns that may come from the file."""
+    return registry(fusions, traced)
+
+
+def traced(fusions: tuple[Fusion, ...]) -> tuple[Pattern, ...]:
+    """Every pattern, in the order of the fusions."""
+    ours = set(all_fusions())
+    if ours.isdisjoint(fusions):
+        return tuple(p for fusion in fusions for p in patterns(fusion))
+    found = dict[Fusion, list[Pattern]]()
+    for pattern in built_in(all_fusions()):
+        found.setdefault(pattern.fusion, []).append(pattern)
+    return tuple(
+        pattern
+        for fusion in fusions
+        for pattern in (found[fusion] if fusion in ours else patterns(fusion))
+    )
+
+
+@functools.cache
+def built_in(fusions: tuple[Fusion, ...]) -> Sequence[Pattern]:
+    """Read, or traced and written."""
+    file = path()
+    if file is not None:
+        try:
+            return pattern_file.unpacked(file.read_bytes(), fusions)
+        except FileNotFoundError:
+            pass
+        except Exception as error:  # noqa: BLE001 - a pickle may raise anything
+            LOGGER.debug("%s is ignored: %s: %s", file, type(error).__name__, error)
+    made = tuple(p for fusion in fusions for p in patterns(fusion))
+    if file is not None:
+        write(file, pattern_file.packed(made, fusions))
+    return made
+
+
+def path() -> Path | None:
+    """The file for this code and this torch; None where nothing is to be kept."""
+    if config.force_disable_caches:
+        return None
+    parts = (sources(), torch.__version__, sys.version)
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    return Path(cache_dir(), FOLDER, f"{digest}.patterns")
+
+
+def write(file: Path, content: bytes) -> None:
+    """Whole or not at all; the oldest of the others go."""
+    fresh = file.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            fresh.write_bytes(content)
+            fresh.replace(file)
+        finally:
+            fresh.unlink(missing_ok=True)
+        others = sorted(file.parent.glob("*.patterns"), key=lambda each: each.stat().st_mtime)
+        for other in others[:-KEPT]:
+            other.unlink(missing_ok=True)
+    except OSError as error:
+        LOGGER.debug("%s cannot be written: %s", file, error)
