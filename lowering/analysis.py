@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import fx
 
 from tile_backend.lowering import (
     checkpoint_policy,
+    choice,
     custom_op,
     describe,
     gate,
@@ -28,6 +29,7 @@ from tile_backend.lowering import (
 )
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.check_request import Check
+from tile_backend.lowering.choice import Means
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.merge import merge
 from tile_backend.lowering.near_miss import NearMiss, Searched
@@ -38,6 +40,7 @@ from tile_backend.lowering.registry import Registry
 from tile_backend.lowering.site import Site
 
 Origin = Candidate | NearMiss | None
+NOTHING_MEASURED = Means()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +97,11 @@ def analyse(
     kernels: str,
     compiles: bool = False,
     drops: frozenset[str] = frozenset(),
+    means: Means = NOTHING_MEASURED,
 ) -> Analysis:
     """kernels: the option tilegym.kernels. compiles: kernels are compiled, not only looked for.
 
-    drops: the fusions that may drop what the model returns (Fusion.drops).
+    drops: the fusions that may drop what the model returns (Fusion.drops). means: of evidence.
     """
     sites: list[tuple[Site, Origin]] = []
     anchored, unclaimed = set[str](), set[str]()
@@ -111,8 +115,9 @@ def analyse(
         reaches = functools.partial(handed_in.possible, nesting, graph=part.graph)
         canonical = CanonicalGraph(part.graph, nesting.readers(part.graph), reaches)
         may = drops if part is module else frozenset[str]()
+        judge_all = functools.partial(judge, nesting, kernels, compiles, means)
         found, searched, candidates = analyse_one(
-            canonical, registry, allows, kernels, compiles, may
+            canonical, registry, allows, kernels, judge_all, may
         )
         sites += found
         anchored |= searched.anchored
@@ -135,13 +140,13 @@ def analyse_one(
     registry: Registry,
     allows: Allows,
     kernels: str,
-    compiles: bool,
+    judge_all: Callable[[Sequence[Candidate]], list[Verdict]],
     drops: frozenset[str] = frozenset(),
 ) -> tuple[list[tuple[Site, Origin]], Searched, tuple[Candidate, ...]]:
     """The sites in program order with their origins, what was searched, and what is put in."""
     planned = merge(plan(canonical, registry.matcher, allows, drops), canonical)
     planned = dataclasses.replace(planned, chosen=in_steps(planned.chosen, kernels))
-    verdicts = judge(planned.chosen, kernels, compiles)
+    verdicts = judge_all(planned.chosen)
     searched = registry.near_misses.search(canonical, registry.fusions, planned.covered)
     order = canonical.effects.position
     placed: list[tuple[fx.Node, Site, Origin]] = [
@@ -186,13 +191,20 @@ def left_alone(graph: fx.Graph, registry: Registry) -> Iterator[tuple[fx.Node, S
             yield node, describe.left(node, *reasons[node.target.name()])
 
 
-def judge(candidates: Sequence[Candidate], kernels: str, compiles: bool) -> list[Verdict]:
-    """What runs at each site, with its kernel's code at hand."""
+def judge(
+    nesting: Nesting, kernels: str, compiles: bool, means: Means, candidates: Sequence[Candidate]
+) -> list[Verdict]:
+    """What runs at each site of one graph, with its kernel's code at hand."""
     fusions = [c.match.fusion for c in candidates]
     # What an op is made of goes by name.
     custom_op.define(f for f in fusions if any(op.composed for op in f.ops))
-    pairs = [(c.match.fusion, c.call) for c in candidates if c.call is not None]
-    verdicts = [gate.decide(fusion, call, kernels) for fusion, call in pairs]
+    pairs = [(c, c.call) for c in candidates if c.call is not None]
+    weighed = [c for c, call in pairs if gate.weighs(call, kernels)]
+    able = [c for c, call in pairs if gate.weighs(call, kernels) and gate.able(call)]
+    if means.measuring is not None:
+        able = site_kernels.with_code(able)
+    wanted = choice.choose(weighed, able, nesting, means)
+    verdicts = [gate.decide(c.match.fusion, call, kernels, wanted.get(c.root)) for c, call in pairs]
     return site_kernels.settle([call for _, call in pairs], verdicts, kernels, compiles)
 
 

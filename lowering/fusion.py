@@ -117,6 +117,8 @@ class Op:
                one that bears an argument's name stands for it. None: the rows of the first tensor,
                {"rows": elements in front of its last dimension}. See launch_kind.
     unsized:   tensor arguments whose last dimension is one of those sizes, not a feature.
+    flops:     arguments -> the operations of its matrix products, for an op whose kernel has some.
+               Tensors are meta tensors.
     """
 
     name: str
@@ -129,6 +131,7 @@ class Op:
     composed: Callable[[Run, Mapping[str, Any], Sequence[torch.Tensor | None]], None] | None = None
     sizes: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     unsized: tuple[str, ...] = ()
+    flops: Callable[[Mapping[str, Any]], float] | None = None
 
     @property
     def in_training(self) -> str:
@@ -204,8 +207,6 @@ class Fusion:
     merge:       names of two spellings' ops that become one, see `tile_backend.lowering.merge`.
     describe:    what the report says a site bound, besides numbers and attributes; gets op
                  arguments.
-    estimate:    what the gate does on a GPU while no measurement is stored: "kernel" or
-                 "reference", and the sentence that justifies it.
     bench:       the shapes to measure it at.
     """
 
@@ -225,7 +226,6 @@ class Fusion:
     mask: MaskRule | None = None
     merge: Merge | None = None
     describe: Callable[[Mapping[str, Any]], dict[str, object]] | None = None
-    estimate: tuple[str, str] = ("reference", "no measurement is stored for this device")
     bench: tuple[Shape, ...] = ()
 
     def op(self, name: str = "") -> Op:

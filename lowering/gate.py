@@ -1,8 +1,8 @@
-"""Kernel or reference? It depends on the fusion, the device, the options and what is installed.
+"""Kernel or reference? It depends on the options, the device, what is installed and the evidence.
 
 `decide` answers for one site. On a CPU the answer is always the reference: the original nodes stay
-with Inductor and cost nothing. On a GPU without stored measurements the fusion's own estimate
-decides.
+with Inductor and cost nothing. On a GPU it is what is wanted there by the evidence (choice), unless
+the kernel cannot run.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
-from typing import Any
 
 import torch
 
-from tile_backend.lowering import composition
+from tile_backend.lowering import composition, meta, static_rule
+from tile_backend.lowering import device as gpus
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.launch_recipe import NoKernelError, describe, recipe
 from tile_backend.lowering.legality import Call
-from tile_backend.lowering.node import hint
 from tile_backend.lowering.reason import Reason, ReasonKind
-from tile_backend.lowering.site import Decision
+from tile_backend.lowering.site import Choice, Decision
+from tile_backend.lowering.tuning_entry import INDUCTOR
 
 MINIMUM_CAPABILITY = (8, 0)
 ASSUMED_CAPABILITY = (9, 0)
@@ -47,46 +47,77 @@ class Verdict:
 
 def leaves(call: Call, kernels: str) -> bool:
     """Whether the original ops stay, whatever the kernels take."""
-    return kernels == "never" or (kernels == "auto" and device_of(call).type != "cuda")
+    return kernels == "never" or (kernels == "auto" and not weighs(call, kernels))
 
 
-def decide(fusion: Fusion, call: Call, kernels: str) -> Verdict:
-    """kernels: the option tilegym.kernels, "auto", "always", "never" or "interpret"."""
-    verdict = decided(fusion, call, kernels)
+def weighs(call: Call, kernels: str) -> bool:
+    """Whether evidence decides."""
+    return kernels == "auto" and gpus.of(device_of(call)) is not None
+
+
+def decide(fusion: Fusion, call: Call, kernels: str, wanted: Decision | None = None) -> Verdict:
+    """kernels: the option tilegym.kernels, "auto", "always", "never" or "interpret".
+
+    wanted: what the evidence says, where evidence decides; by default what the static rule says of
+    the call alone.
+    """
+    verdict = decided(fusion, call, kernels, wanted)
     if not call.drops:
         return verdict
-    old = verdict.decision
-    evidence = f"{old.evidence}; {DROPPED if verdict.put_in else KEPT}"
-    return dataclasses.replace(verdict, decision=Decision(str(old), evidence, old.op_in_graph))  # type: ignore[arg-type]
+    note = f"; {DROPPED if verdict.put_in else KEPT}"
+    return dataclasses.replace(verdict, decision=verdict.decision.noting(note))
 
 
-def decided(fusion: Fusion, call: Call, kernels: str) -> Verdict:
+def decided(fusion: Fusion, call: Call, kernels: str, wanted: Decision | None) -> Verdict:
     """The verdict, whatever the model returns."""
     device = device_of(call)
     if kernels == "interpret":
         return interpreted(call, device)
     if kernels == "never":
-        return Verdict(Decision("reference", 'tilegym.kernels is "never"'), put_in=False)
-    if kernels == "auto" and device.type != "cuda":
+        chosen = Decision("reference", 'tilegym.kernels is "never"', basis="option")
+        return Verdict(chosen, put_in=False)
+    if kernels == "auto" and not weighs(call, kernels):
         return Verdict(left_to_inductor(call, device), put_in=False)
-    choice, evidence = fusion.estimate
-    if kernels == "auto" and choice == "reference":
-        return Verdict(Decision("reference", evidence), put_in=False)
+    if kernels == "always":
+        wanted = Decision("kernel", 'tilegym.kernels is "always"', basis="option")
+    elif wanted is None:
+        wanted = alone(fusion, call)
+    if wanted == "reference":
+        return Verdict(wanted, put_in=False)
     missing = unavailable(device) or refused(call, device)
     if missing is not None:
         put_in = kernels == "always"
-        return Verdict(Decision("reference", missing.text, put_in), put_in, fallback=missing)
-    if kernels == "always":
-        evidence = 'tilegym.kernels is "always"'
-    return Verdict(Decision("kernel", evidence), put_in=True)
+        chosen = Decision("reference", missing.text, put_in, basis="limit")
+        return Verdict(chosen, put_in, fallback=missing)
+    return Verdict(wanted, put_in=True)
+
+
+def alone(fusion: Fusion, call: Call) -> Decision:
+    """What the static rule says of the call without its neighbours."""
+    gpu = gpus.of(device_of(call))
+    assert gpu is not None
+    try:
+        found = static_rule.of_call(fusion, call, gpu)
+    except Exception as error:  # noqa: BLE001 - said, and the original ops stay
+        found = static_rule.unknown(error)
+    choice: Choice = "reference" if found.chosen == INDUCTOR else "kernel"
+    return Decision(choice, found.text, basis="estimated")
+
+
+def able(call: Call) -> bool:
+    """Whether its kernels can run here, as far as that is known without their code."""
+    device = device_of(call)
+    return unavailable(device) is None and refused(call, device) is None
 
 
 def interpreted(call: Call, device: torch.device) -> Verdict:
     """The kernel in the CPU interpreter, where it takes these tensors; else the original ops."""
     missing = not_interpreted(device) or refused(call, device)
     if missing is not None:
-        return Verdict(Decision("reference", missing.text), put_in=False, fallback=missing)
-    return Verdict(Decision("interpreted", 'tilegym.kernels is "interpret"'), put_in=True)
+        chosen = Decision("reference", missing.text, basis="limit")
+        return Verdict(chosen, put_in=False, fallback=missing)
+    chosen = Decision("interpreted", 'tilegym.kernels is "interpret"', basis="option")
+    return Verdict(chosen, put_in=True)
 
 
 def refused(call: Call, device: torch.device) -> Reason | None:
@@ -99,7 +130,7 @@ def refused(call: Call, device: torch.device) -> Reason | None:
         for called in composition.called(
             launched.op.name,
             tuple(launched.arguments),
-            [example(v) for v in (*launched.arguments.values(), *launched.outputs)],
+            [meta.like(v) for v in (*launched.arguments.values(), *launched.outputs)],
         )
     ]
     for op, names, values in calls:
@@ -119,42 +150,41 @@ def device_of(call: Call) -> torch.device:
 
 def architecture(device: torch.device) -> str:
     """The GPU as compilers name it: "sm_90"."""
+    if (made_up := gpus.simulation()) is not None:
+        return made_up.arch
     major, minor = capability_of(device.index or 0) or ASSUMED_CAPABILITY
     return f"sm_{major}{minor}"
 
 
 def multiprocessors(device: torch.device) -> int:
     """Of the GPU."""
+    if (made_up := gpus.simulation()) is not None:
+        return made_up.multiprocessors
     return (
         multiprocessors_of(device.index or 0) if device.type == "cuda" else ASSUMED_MULTIPROCESSORS
     )
-
-
-def example(value: Any) -> Any:
-    """A fake tensor as a meta tensor of the sizes seen at capture; other values as they are."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    sizes, strides = [hint(s) for s in value.shape], [hint(s) for s in value.stride()]
-    return torch.empty_strided(sizes, strides, dtype=value.dtype, device="meta")
 
 
 def left_to_inductor(call: Call, device: torch.device) -> Decision:
     """The original ops; where a mask has been understood, the same without it."""
     if call.respelled is not None:
         said = "hides nothing" if call.mask == "none" else f"is {call.mask}"
-        return Decision("reference", f"the mask {said}: {call.respelled.gain}", respelled=True)
-    return Decision("reference", f"on {device.type} the original ops are left to Inductor")
+        evidence = f"the mask {said}: {call.respelled.gain}"
+        return Decision("reference", evidence, respelled=True, basis="device")
+    evidence = f"on {device.type} the original ops are left to Inductor"
+    return Decision("reference", evidence, basis="device")
 
 
 def unavailable(device: torch.device) -> Reason | None:
     """Why no cuTile kernel can run on this device."""
-    if device.type != "cuda":
+    if gpus.of(device) is None:
         return Reason(
             ReasonKind.MISSING_KERNEL,
             f"no cuTile kernel runs on {device.type}",
             fix='leave tilegym.kernels at "auto"',
         )
-    capability = capability_of(device.index or 0)
+    made_up = gpus.simulation()
+    capability = made_up.capability if made_up else capability_of(device.index or 0)
     if capability is not None and capability < MINIMUM_CAPABILITY:
         return Reason(
             ReasonKind.MISSING_KERNEL,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tile_backend.lowering
-from tile_backend.lowering import composition, gate
+from tile_backend.lowering import composition, gate, meta
 from tile_backend.lowering.launch_recipe import View, describe, recipe
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def uses(call: Call) -> tuple[KernelUse, ...]:
 
 
 def uses_of(call: Call, arch: str) -> Iterator[KernelUse]:
-    values = [gate.example(value) for value in (*call.arguments.values(), *call.outputs)]
+    values = [meta.like(value) for value in (*call.arguments.values(), *call.outputs)]
     for op, names, given in composition.called(call.op.name, tuple(call.arguments), values):
         found = recipe(op, names, describe(given), arch)
         if found is None:

@@ -20,6 +20,10 @@ from tile_backend.lowering.autocast_state import Autocast, entered
 OFF = tuple(Autocast(kind, None, enabled=False) for kind in ("cpu", "cuda"))
 
 
+without_fakes = unset_fake_temporarily
+"""Inside, tensors that are made are no fakes, whatever mode is in force."""
+
+
 class CannotRun(Exception):
     """A site does not run alone; the text says why, for the report."""
 

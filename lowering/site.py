@@ -6,18 +6,24 @@ A Site is plain data (strings, numbers, tuples): it outlives the graph, pickles,
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tile_backend.lowering.certificate import Certificate
 from tile_backend.lowering.reason import Reason
 
 if TYPE_CHECKING:
     from tile_backend.lowering.kernel_use import KernelUse
+    from tile_backend.lowering.measurement import Measurement
     from tile_backend.lowering.snippet import Snippet
 
 Status = Literal["fused", "declined", "near-miss"]
 Choice = Literal["kernel", "reference", "interpreted"]
+Basis = Literal["", "option", "device", "limit", "shipped", "user", "measured", "estimated"]
+"""option, device, limit: nothing was weighed. shipped, user: a stored measurement, that of the
+package or the user's own. measured: in this compile. estimated: by the static rule."""
+WEIGHED: frozenset[Basis] = frozenset(("shipped", "user", "measured", "estimated"))
 
 
 class Decision(str):
@@ -25,12 +31,16 @@ class Decision(str):
 
     Compares equal to the plain word. `.evidence` is the sentence that justifies it. `.op_in_graph`:
     our op replaces the original ones; a reference mostly is the original ops, left to Inductor.
-    `.respelled`: it is other plain PyTorch that computes the same.
+    `.respelled`: it is other plain PyTorch that computes the same. `.basis`: what kind of evidence
+    it is; "" for none. `.measurement`: the times, where something was measured; `.note` then is
+    what the sentence ends with.
     """
 
-    evidence: str
+    note: str
     op_in_graph: bool
     respelled: bool
+    basis: Basis
+    measurement: Measurement | None
 
     def __new__(
         cls,
@@ -38,15 +48,36 @@ class Decision(str):
         evidence: str,
         op_in_graph: bool | None = None,
         respelled: bool = False,
+        basis: Basis = "",
+        measurement: Measurement | None = None,
     ) -> Decision:
         self = super().__new__(cls, choice)
-        self.evidence = evidence
+        self.note = evidence
         self.respelled = respelled
         self.op_in_graph = choice != "reference" if op_in_graph is None else op_in_graph
+        self.basis = basis
+        self.measurement = measurement
         return self
 
-    def __getnewargs__(self) -> tuple[str, str, bool, bool]:  # type: ignore[override]
-        return str(self), self.evidence, self.op_in_graph, self.respelled
+    @property
+    def evidence(self) -> str:
+        """The sentence, with the date of a measurement: the same in every process."""
+        return (self.measurement.sentence() if self.measurement else "") + self.note
+
+    @property
+    def said(self) -> str:
+        """The same for a person, with the age of a measurement."""
+        if self.measurement is None:
+            return self.note
+        return self.measurement.sentence(dt.datetime.now(dt.UTC).date()) + self.note
+
+    def noting(self, note: str) -> Decision:
+        """With more at the end of the sentence."""
+        choice, _, *rest = self.__getnewargs__()
+        return Decision(choice, self.note + note, *rest)
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return str(self), self.note, self.op_in_graph, self.respelled, self.basis, self.measurement
 
 
 @dataclasses.dataclass(frozen=True)

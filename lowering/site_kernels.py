@@ -15,13 +15,21 @@ from typing import Any
 
 import torch
 
-from tile_backend.lowering import composition, dynamic_sizes, gate, kernel_code, launch_recipe
+from tile_backend.lowering import (
+    composition,
+    device,
+    dynamic_sizes,
+    gate,
+    kernel_code,
+    launch_recipe,
+)
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.kernel_code import Code
 from tile_backend.lowering.kernels.launch_plan import KernelLimit
 from tile_backend.lowering.launch_configuration import Measured
 from tile_backend.lowering.launch_recipe import NoKernelError, describe, recipe
 from tile_backend.lowering.legality import Call
+from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.lowering.site import Decision
 from tile_backend.lowering.tensor_layout import Layout
@@ -94,8 +102,10 @@ def settle(
         LaunchSite.all_of(call) if verdict.decision == "kernel" else ()
         for call, verdict in zip(calls, verdicts, strict=True)
     ]
-    if any(gate.capability_of(gate.device_of(call).index or 0) is None for call in calls):
-        compiles = False  # fake tensors, and no GPU that would run anything
+    if device.is_made_up() or any(
+        gate.capability_of(gate.device_of(call).index or 0) is None for call in calls
+    ):
+        compiles = False  # no GPU that would run anything
     found = problems([site for sites in wanted for site in sites], compiles)
     return [
         judged(verdict, [problem for site in sites for problem in found[site]], kernels)
@@ -182,6 +192,15 @@ def judged(verdict: Verdict, found: Problems, kernels: str) -> Verdict:
     sizes, problem = next((first for first in found if not first[0]), found[0])
     if not sizes:
         put_in = kernels == "always"
-        return Verdict(Decision("reference", problem.text, put_in), put_in, fallback=problem)
+        chosen = Decision("reference", problem.text, put_in, basis="limit")
+        return Verdict(chosen, put_in, fallback=problem)
     text = f"at {sizes} the reference runs: {problem.text}"
     return dataclasses.replace(verdict, fallback=Reason(problem.kind, text, fix=problem.fix))
+
+
+def with_code(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those whose kernels are compiled, or can be where no GPU is there to compile them for."""
+    sites = [(c, LaunchSite.all_of(c.call)) for c in candidates if c.call is not None]
+    compiles = not device.is_made_up() and torch.cuda.is_available()
+    found = problems([site for _, some in sites for site in some], compiles)
+    return [c for c, some in sites if all(sizes for site in some for sizes, _ in found[site])]

@@ -18,6 +18,7 @@ from tile_backend.lowering.fusion import Op
 from tile_backend.patterns import _attention_gradient
 from tile_backend.patterns import _attention_math as math_of
 from tile_backend.patterns._attention_decode import in_two_steps
+from tile_backend.patterns._attention_work import flops
 
 MASKS = "Tensor? mask, Tensor? padding, Tensor? segments, Tensor? offset"
 PLACES = "bool is_causal=False, int start=0, int? window=None, int? chunk=None"
@@ -253,6 +254,7 @@ OPS = (
         gradient=_attention_gradient.GRADIENT,
         steps=in_two_steps,
         stands_for=SDPA,
+        flops=flops,
         **SIZED,
     ),
     Op(
@@ -260,6 +262,7 @@ OPS = (
         f"{ATTENTION}(Tensor, Tensor)",
         attention_with_lse,
         outputs_with_lse,
+        flops=flops,
         **SIZED,
     ),
     Op(
@@ -276,7 +279,7 @@ OPS = (
         lambda **given: (like_projection(given["k"]), like_projection(given["v"])),
         **SIZED,
     ),
-    Op("attention_split", SPLIT, attention_split, outputs_of_split, **SIZED),
+    Op("attention_split", SPLIT, attention_split, outputs_of_split, flops=flops, **SIZED),
     Op(
         "attention_join",
         "(Tensor parts, Tensor lse, Tensor? sinks, ScalarType dtype) -> Tensor",

@@ -120,7 +120,6 @@ FUSION = Fusion(
     alike=(("x", "residual"),),
     anchors=plain.ANCHORS,
     priority=20,
-    estimate=("kernel", "estimated: one pass reads x and the residual and writes sum and norm"),
     bench=(
         Shape("llama-3-8b decode", {"x": (1, 4096), "residual": (1, 4096), "weight": (4096,)}),
         Shape(

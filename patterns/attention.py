@@ -179,7 +179,6 @@ FUSION = Fusion(
     priority=30,
     mask=RULE,
     describe=describe,
-    estimate=("kernel", "estimated: K and V are read unexpanded and no score matrix is written"),
     bench=(
         Shape(
             "llama-3-8b prefill",

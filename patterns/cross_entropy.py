@@ -58,6 +58,5 @@ FUSION = Fusion(
     near_misses=(softmax_over_tokens,),
     anchors=("cross_entropy", "nll_loss"),
     priority=5,
-    estimate=("reference", "estimated: Inductor reads and writes the logits as often"),
     bench=(Shape("llama-3-8b, 8192 tokens", {"logits": (8192, 128256), "labels": (8192,)}),),
 )

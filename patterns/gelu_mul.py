@@ -96,6 +96,5 @@ FUSION = Fusion(
     anchors=("gelu",),
     alike=(("gate", "up"),),
     priority=10,
-    estimate=("reference", "estimated: Inductor fuses an element-wise product as well"),
     bench=(Shape("gemma-3-4b prefill", {"gate": (8192, 10240), "up": (8192, 10240)}),),
 )

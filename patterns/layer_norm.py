@@ -151,6 +151,5 @@ FUSION = Fusion(
     near_misses=(divided_by_deviation, unbiased),
     anchors=("layer_norm", "rsqrt/add/mean/square/sub", "sqrt/add/mean/square/sub"),
     priority=10,
-    estimate=("reference", "estimated: Inductor fuses a lone norm with its neighbours as well"),
     bench=(Shape("gpt-neox-20b prefill", {"x": (8192, 6144), "weight": (6144,), "bias": (6144,)}),),
 )

@@ -112,7 +112,6 @@ FUSION = Fusion(
     drops="logits",
     drop_option="drop_logits",
     priority=40,
-    estimate=("kernel", "estimated: the logits of all tokens are neither written nor kept"),
     bench=(
         Shape(
             "llama-3-8b, 8192 tokens",

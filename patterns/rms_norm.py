@@ -175,7 +175,6 @@ FUSION = Fusion(
     near_misses=(eps_outside_root, mean_over_wrong_dim, fourth_power),
     anchors=ANCHORS,
     priority=10,
-    estimate=("reference", "estimated: Inductor fuses a lone norm with its neighbours as well"),
     bench=(
         Shape("llama-3-8b decode", {"x": (1, 4096), "weight": (4096,)}),
         Shape("llama-3-8b prefill", {"x": (8192, 4096), "weight": (4096,)}),

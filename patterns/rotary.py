@@ -272,10 +272,6 @@ FUSION = Fusion(
     ),
     priority=25,  # above add_rms_norm: the last add of a rotation is no residual
     merge=Merge("rotary", "rotary_qk", separate="x", first="q", second="k", shared=("cos", "sin")),
-    estimate=(
-        "kernel",
-        "estimated: one pass over q and k; eager and Inductor materialise the halves",
-    ),
     bench=(
         Shape(
             "llama-3-8b prefill",

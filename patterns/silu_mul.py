@@ -82,7 +82,6 @@ FUSION = Fusion(
     anchors=("silu",),
     alike=(("gate", "up"),),
     priority=10,
-    estimate=("reference", "estimated: Inductor fuses an element-wise product as well"),
     bench=(
         Shape("llama-3-8b decode", {"gate": (1, 14336), "up": (1, 14336)}),
         Shape("llama-3-8b prefill", {"gate": (8192, 14336), "up": (8192, 14336)}),

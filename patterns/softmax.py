@@ -85,6 +85,5 @@ FUSION = Fusion(
     near_misses=(other_dim, logarithm),
     anchors=("softmax", "log_softmax"),
     priority=0,
-    estimate=("reference", "estimated: Inductor fuses a lone softmax with its neighbours as well"),
     bench=(Shape("router of qwen3-30b-a3b", {"x": (8192, 128)}),),
 )

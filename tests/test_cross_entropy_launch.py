@@ -32,6 +32,15 @@ def layer(tokens: int = 600, device: str = "cpu") -> dict[str, torch.Tensor]:
     }
 
 
+def large_layer(device: str) -> dict[str, torch.Tensor]:
+    """With 2 GiB of logits; for fake tensors."""
+    return {
+        "hidden": torch.empty(8192, 4096, dtype=BF16, device=device),
+        "weight": torch.empty(128256, 4096, dtype=BF16, device=device),
+        "labels": torch.empty(8192, dtype=torch.int64, device=device),
+    }
+
+
 def call(fusion: Any, **given: Any) -> Call:
     op = fusion.op()
     arguments = declared(op).filled(given)
@@ -62,18 +71,19 @@ def test_its_kernels_are_named_from_meta_tensors() -> None:
 def test_what_runs_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "capability_of", lambda index: (9, 0))
     with FakeTensorMode():
-        given = layer(600, "cuda")
+        given = large_layer("cuda")
         verdict = gate.decide(
             linear_cross_entropy.FUSION, call(linear_cross_entropy.FUSION, **given), "auto"
         )
         assert (verdict.decision, verdict.put_in, verdict.fallback) == ("kernel", True, None)
-        logits = given["hidden"].new_empty(600, 1000)
+        assert "the largest value in between has 250 MiB, not 1.96 GiB" in verdict.decision.evidence
+        logits = given["hidden"].new_empty(8192, 128256)
         alone = call(cross_entropy.FUSION, logits=logits, labels=given["labels"])
         verdict = gate.decide(cross_entropy.FUSION, alone, "auto")
         assert (verdict.decision, verdict.put_in) == ("reference", False)
         double = {n: t.double() if t.dtype is BF16 else t for n, t in given.items()}
         refused = gate.decide(
-            linear_cross_entropy.FUSION, call(linear_cross_entropy.FUSION, **double), "auto"
+            linear_cross_entropy.FUSION, call(linear_cross_entropy.FUSION, **double), "always"
         )
     assert refused.fallback is not None
     assert "`logits` is torch.float64" in refused.fallback.text

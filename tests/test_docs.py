@@ -163,12 +163,3 @@ def test_the_design_lists_every_shipped_file() -> None:
     folders = ("tile_backend", "patterns", "lowering", *inner)
     shipped = {f"{f}/{path.name}" for f in folders for path in (ROOT / f).glob("*.py")}
     assert sorted(shipped ^ listed) == []
-
-
-def test_what_is_said_to_be_unavailable_is() -> None:
-    for name in re.findall(
-        r'`tilegym\.(\w+)="(\w+)"`', read("docs/limits.md").split("## Not av")[1]
-    ):
-        if name != ("kernels", "never"):
-            with pytest.raises(tile_backend.errors.NotAvailable):
-                Options.parse({f"tilegym.{name[0]}": name[1]}, environ={})

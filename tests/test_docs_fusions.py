@@ -63,10 +63,3 @@ def test_a_limit_is_described_by_its_docstring() -> None:
 
     limited: Fusion = dataclasses.replace(BY_NAME["softmax"], limits=(narrow,))
     assert "- at most 64 features\n" in section(limited)
-
-
-def test_the_estimate_says_what_runs_on_a_gpu() -> None:
-    kernel = dataclasses.replace(BY_NAME["softmax"], estimate=("kernel", "measured elsewhere"))
-    left = dataclasses.replace(BY_NAME["softmax"], estimate=("reference", "measured elsewhere"))
-    assert "On a GPU: kernel (measured elsewhere)." in section(kernel)
-    assert "On a GPU: left to Inductor (measured elsewhere)." in section(left)

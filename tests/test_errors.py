@@ -39,14 +39,14 @@ def test_message_survives_pickling(kind: type[errors.Message]) -> None:
 
 
 def test_fields_stay_on_the_exception() -> None:
-    error = errors.NotAvailable(what="tilegym.tune='on'", instead="use 'off'")
-    assert error.fields == {"what": "tilegym.tune='on'", "instead": "use 'off'"}
-    assert str(error) == "tilegym.tune='on' is not available in this version: use 'off'."
+    error = errors.BadOptionValue(value="yes", key="tilegym.tune", allowed="'off', 'on'")
+    assert error.fields == {"value": "yes", "key": "tilegym.tune", "allowed": "'off', 'on'"}
+    assert str(error) == "bad value 'yes' for tilegym.tune: allowed is 'off', 'on'."
 
 
 def test_a_missing_field_is_a_mistake_of_the_caller() -> None:
-    with pytest.raises(KeyError, match="instead"):
-        errors.NotAvailable(what="x")
+    with pytest.raises(KeyError, match="allowed"):
+        errors.BadOptionValue(value="x", key="y")
 
 
 def test_warnings_are_filtered_by_class() -> None:

@@ -29,6 +29,12 @@ def heads(device: str, width: int = 64, dtype: torch.dtype = torch.bfloat16) -> 
     return call(attention, q=q, k=k, v=k, scale=0.125, is_causal=True)
 
 
+def capped(device: str, dtype: torch.dtype = torch.bfloat16) -> Call:
+    """Scores with a soft cap, which PyTorch writes to memory and a kernel does not."""
+    q = torch.empty(2, 8, 1024, 64, dtype=dtype, device=device)
+    return call(attention, q=q, k=q, v=q, scale=0.125, is_causal=True, softcap=50.0)
+
+
 @pytest.fixture
 def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Fake tensors on a device of compute capability 9.0 that this machine does not have."""
@@ -89,7 +95,7 @@ def test_interpret_needs_cutile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_gpu_runs_the_kernel_that_is_estimated_to_win(fake_gpu: Any) -> None:
-    verdict = gate.decide(attention.FUSION, heads("cuda"), "auto")
+    verdict = gate.decide(attention.FUSION, capped("cuda"), "auto")
     assert (verdict.decision, verdict.put_in, verdict.fallback) == ("kernel", True, None)
     assert verdict.decision.evidence.startswith("estimated:")
 
@@ -109,7 +115,7 @@ def test_always_takes_the_kernel_on_a_gpu(fake_gpu: Any) -> None:
 
 @pytest.mark.parametrize(("kernels", "put_in"), [("auto", False), ("always", True)])
 def test_what_the_kernel_refuses_falls_back(fake_gpu: Any, kernels: str, put_in: bool) -> None:
-    verdict = gate.decide(attention.FUSION, heads("cuda", dtype=torch.float64), kernels)
+    verdict = gate.decide(attention.FUSION, capped("cuda", torch.float64), kernels)
     assert (verdict.decision, verdict.put_in) == ("reference", put_in)
     assert verdict.fallback is not None
     assert verdict.fallback.kind is ReasonKind.DTYPE_LIMIT
@@ -118,7 +124,7 @@ def test_what_the_kernel_refuses_falls_back(fake_gpu: Any, kernels: str, put_in:
 
 def test_an_old_gpu_has_no_kernel(fake_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "capability_of", lambda index: (7, 5))
-    verdict = gate.decide(attention.FUSION, heads("cuda"), "auto")
+    verdict = gate.decide(attention.FUSION, capped("cuda"), "auto")
     assert verdict.fallback is not None
     assert "compute capability 7.5" in verdict.fallback.text
 
@@ -127,7 +133,7 @@ def test_a_missing_package_is_named_with_its_install(
     fake_gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate, "has_cutile", lambda: False)
-    verdict = gate.decide(attention.FUSION, heads("cuda"), "auto")
+    verdict = gate.decide(attention.FUSION, capped("cuda"), "auto")
     assert verdict.fallback is not None
     assert verdict.fallback.kind is ReasonKind.MISSING_DEPENDENCY
     assert 'pip install "tile-backend[kernels]"' in verdict.fallback.fix

@@ -96,16 +96,6 @@ def test_what_is_wrong_is_named_with_what_is_right(options: dict[str, Any], word
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "words"),
-    (("tune", "on", "tilegym.tune='on' is not available in this version: use 'off'"),),
-)
-def test_what_cannot_act_yet_is_refused(key: str, value: Any, words: str) -> None:
-    with pytest.raises(errors.NotAvailable) as caught:
-        parse({f"tilegym.{key}": value})
-    assert words in str(caught.value)
-
-
 def test_every_option_has_an_environment_twin() -> None:
     options = parse(
         TILEGYM_FUSIONS='["rotary", "attention"]',

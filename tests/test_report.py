@@ -101,6 +101,8 @@ def test_json_says_everything_about_a_site() -> None:
         "evidence": "the inputs are on a CPU",
         "op_in_graph": False,
         "respelled": False,
+        "basis": "",
+        "measurement": None,
     }
     assert site["call"]["arguments"]["x"]["shape"] == ["s27", 64]
     assert site["bindings"] == {"rounding": "once", "kv": "inf"}

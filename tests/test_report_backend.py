@@ -95,7 +95,7 @@ def test_the_last_report_agrees_with_explain() -> None:
             "the nearest known option is 'tilegym.kernels'",
         ),
         ({"strict": "on"}, errors.BadOptionValue, "allowed is 'off', 'expect', 'no-fallback'"),
-        ({"tune": "on"}, errors.NotAvailable, "tilegym.tune='on' is not available in this version"),
+        ({"tune": "yes"}, errors.BadOptionValue, "allowed is 'off', 'on'"),
         ({"fusions": ["rmsnorm"]}, errors.UnknownFusion, "the nearest known one is 'rms_norm'"),
         (
             {"strict": "expect", "expect": {"rms_norm": 3}},

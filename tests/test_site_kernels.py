@@ -19,7 +19,7 @@ from tests.stub_driver import Driver
 from tests.stub_launches import launched
 from tile_backend import inductor
 from tile_backend.errors import FallbackRefused
-from tile_backend.lowering import gate, inductor_ir, launch
+from tile_backend.lowering import choice, gate, inductor_ir, launch, static_rule
 from tile_backend.lowering.kernels import compiled
 from tile_backend.lowering.reason import ReasonKind
 
@@ -79,7 +79,8 @@ def test_every_kernel_is_compiled_once_before_anything_runs(tileiras: Tileiras) 
     assert len(tileiras.compiles()) == 2, "the second process finds them in the store"
 
 
-def test_explain_compiles_nothing(tileiras: Tileiras) -> None:
+def test_explain_compiles_nothing(tileiras: Tileiras, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILEGYM_KERNELS", "always")
     report = tile_backend.explain(Layer(), *inputs())
     assert [str(site.decision) for site in report.fused if site.fusion == "attention"] == ["kernel"]
     assert tileiras.compiles() == []
@@ -122,7 +123,11 @@ def test_no_fallback_sees_what_cannot_be_compiled(
     assert isinstance(error.value.inner_exception, FallbackRefused)
 
 
-def test_without_a_compiler_the_model_runs_and_the_report_says_why(tileiras: Tileiras) -> None:
+def test_without_a_compiler_the_model_runs_and_the_report_says_why(
+    tileiras: Tileiras, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(static_rule, "CLEAR", 10.0)  # kernels are wanted everywhere
+    choice.estimates.clear()
     tileiras.remove()
     args = inputs()
     with warnings.catch_warnings():

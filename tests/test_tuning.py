@@ -77,7 +77,7 @@ def target(rows: int = 24) -> Target:
 
 
 def run(clock: Any = None, rows: int = 24, **given: Any) -> Tuned:
-    found = tune(target(rows), [ARCH], bench_of=bench(clock or Clock()), **given)
+    found = tune(target(rows), [ARCH], bench_of=bench(clock or Clock()), slices=False, **given)
     launch_recipe.recipe.cache_clear()
     return found
 
@@ -136,7 +136,7 @@ def test_an_interrupted_run_loses_one_launch_and_goes_on() -> None:
 
 
 def test_without_the_gpu_it_prepares() -> None:
-    found = tune(target(), ["sm_100"], bench_of=bench(Clock()))
+    found = tune(target(), ["sm_100"], bench_of=bench(Clock()), slices=False)
     assert statuses(found) == ["to measure", "to measure"]
     text = found.to_text()
     assert text.startswith("Block on sm_100: 2 launches, 2 to measure")

@@ -51,7 +51,7 @@ def tuned(way: str, monkeypatch: pytest.MonkeyPatch, keys: int = 4096) -> Tuned:
     monkeypatch.setattr(tuning_steps, "exactly", lambda *_: None)
     monkeypatch.setattr(tuning_steps.oracle, "within_budget", lambda *_: True)
     monkeypatch.setattr("tile_backend.tuning.pruned", first_only)
-    return tune(target(keys), [ARCH], bench_of=fastest(way))
+    return tune(target(keys), [ARCH], bench_of=fastest(way), slices=False)
 
 
 def first_only(call: Call) -> Any:

@@ -27,6 +27,7 @@ from tile_backend import (
     scope,
     sessions,
     trust,
+    weighing,
 )
 from tile_backend.errors import AlreadyCompiled, FallbackRefused, InternalFailure, PassFailed
 from tile_backend.inductor_alone import InductorAlone
@@ -84,7 +85,8 @@ def rewritten(
         warnings.warn(AlreadyCompiled(what=where.title), stacklevel=2)
     try:
         log.save(analysis.bodies(module))
-        found = pipeline.analyse(module, options, where.prefix, compiles=True)
+        means = weighing.means(options, module, inputs, compiles)
+        found = pipeline.analyse(module, options, where.prefix, compiles=True, means=means)
         if found.ops:
             inductor_ir.install(registry.known_fusions())
         found = bisection.limited(trust.settled(found, options, module, inputs, compiles))

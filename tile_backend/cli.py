@@ -1,7 +1,7 @@
 """The command line, `python -m tile_backend` and `tile-backend`: one function per command.
 
-Exit codes: 0 done, 1 the request failed (one sentence on stderr), 2 wrong usage or an option
-that is not available in this version. Results go to stdout, so that they can be piped.
+Exit codes: 0 done, 1 the request failed (one sentence on stderr), 2 wrong usage. Results go to
+stdout, so that they can be piped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tile_backend import cli_bench
-from tile_backend.errors import NotAvailable, TileBackendError
+from tile_backend.errors import TileBackendError
 from tile_backend.version import VERSION
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except NotAvailable as error:
-        print(f"tile-backend: {error}", file=sys.stderr)
-        return 2
     except TileBackendError as error:
         print(f"tile-backend: {error}", file=sys.stderr)
         return 1

@@ -67,12 +67,6 @@ class BadOptionValue(TileBackendError):
     template = "bad value {value!r} for {key}: allowed is {allowed}."
 
 
-class NotAvailable(TileBackendError):
-    """Something documented that a later version will do."""
-
-    template = "{what} is not available in this version: {instead}."
-
-
 class UnknownFusion(TileBackendError):
     """A fusion name that is neither built in nor registered."""
 

@@ -24,7 +24,6 @@ HEAD = (
     "spellings",
     "declined",
     "near misses",
-    "on a GPU, estimated",
 )
 
 
@@ -43,16 +42,14 @@ def row(fusion: Fusion) -> Sequence[str]:
         str(len(fusion.supported)),
         str(len(fusion.declined)),
         str(len(fusion.near_misses)),
-        "kernel" if fusion.estimate[0] == "kernel" else "left to Inductor",
     )
 
 
 def section(fusion: Fusion) -> str:
-    """What the table only counts: schemas, spellings, other forms; and the estimate."""
-    chosen, because = row(fusion)[-1], fusion.estimate[1]
+    """What the table only counts: schemas, spellings, other forms."""
     parts = [
         f"## {fusion.name}",
-        f"What it is: {fusion.summary}.  \nOn a GPU: {chosen} ({because}).",
+        f"What it is: {fusion.summary}.",
         "```text\n" + "\n".join(map(schema, fusion.ops)) + "\n```",
         "Spellings: " + ", ".join(f"`{s.title}`" for s in fusion.supported) + ".",
     ]

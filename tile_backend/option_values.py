@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tile_backend import globs
-from tile_backend.errors import BadOptionValue, NotAvailable
+from tile_backend.errors import BadOptionValue
 from tile_backend.remark_filter import RemarkFilter
 
 Reader = Callable[[str, Any], Any]
@@ -26,28 +26,23 @@ def bad(key: str, value: object, allowed: str) -> BadOptionValue:
     return BadOptionValue(key=key, value=value, allowed=allowed)
 
 
-def word(*words: str, later: Mapping[str, str] | None = None) -> Reader:
-    """One of the words; those in `later` are known and refused, with what works instead."""
-    refused = later or {}
+def word(*words: str) -> Reader:
+    """One of the words."""
 
     def read(key: str, value: Any) -> str:
         if not isinstance(value, str) or value not in words:
             raise bad(key, value, ", ".join(repr(w) for w in words))
-        if value in refused:
-            raise NotAvailable(what=f"{key}={value!r}", instead=refused[value])
         return value
 
     return read
 
 
-def flag(later: str = "") -> Reader:
-    """True or False; with `later`, True is known and refused with this sentence."""
+def flag() -> Reader:
+    """True or False."""
 
     def read(key: str, value: Any) -> bool:
         if not isinstance(value, bool):
             raise bad(key, value, "True, False")
-        if value and later:
-            raise NotAvailable(what=f"{key}=True", instead=later)
         return value
 
     return read

@@ -28,8 +28,6 @@ from tile_backend.option_sources import (
 )
 from tile_backend.scope import Scope
 
-NO_TUNING = "use 'off': kernels run with their shipped configurations"
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -105,9 +103,10 @@ class Options:
     )
     tune: str = option(
         "off",
-        option_values.word("off", "on", later={"on": NO_TUNING}),
-        '`"off"`, `"on"` (not available in this version)',
-        "measure at compile time where no evidence is stored",
+        option_values.word("off", "on"),
+        '`"off"`, `"on"`',
+        "on a GPU, measure at compile time the sites of which no measurement is stored, and store "
+        "the result (see gate.md)",
     )
     drop_logits: bool = option(
         False,
@@ -135,7 +134,7 @@ class Options:
         environ: `os.environ` unless given.  scope: `scope.active()`.
         known:   the names of all fusions, a user's own included; the built-in ones unless given.
 
-        Raises `UnknownOption`, `BadOptionValue`, `NotAvailable` or `UnknownFusion`.
+        Raises `UnknownOption`, `BadOptionValue` or `UnknownFusion`.
         """
         given = dict(options or {})
         environment = os.environ if environ is None else environ

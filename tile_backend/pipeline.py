@@ -14,6 +14,8 @@ from torch import fx
 
 from tile_backend import machine, registry
 from tile_backend.lowering import analysis, gate, input_names, tuning_store
+from tile_backend.lowering import device as gpus
+from tile_backend.lowering.choice import Means, settings_of
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.options import Options
 from tile_backend.pattern_cache import registry_of
@@ -22,9 +24,15 @@ from tile_backend.source_digest import sources
 
 
 def analyse(
-    module: fx.GraphModule, options: Options, prefix: str = "", compiles: bool = False
+    module: fx.GraphModule,
+    options: Options,
+    prefix: str = "",
+    compiles: bool = False,
+    means: Means | None = None,
 ) -> analysis.Analysis:
     """Changes nothing but metadata. A fusion that the options leave out is not looked for.
+
+    means: of evidence; by default only what is stored counts.
 
     prefix: module path of the graph's function, where that is not the compiled callable's own.
     compiles: the kernels that will be launched are compiled, where their store lacks them.
@@ -36,15 +44,16 @@ def analyse(
         if options.fusions == "all" or fusion.name in options.fusions
     )
     drops = frozenset(f.name for f in wanted if f.drops and getattr(options, f.drop_option))
-    if not prefix:
-        return analysis.analyse(
-            module, registry_of(wanted), options.allows, options.kernels, compiles, drops
-        )
+    means = means or Means(settings_of(options.mode, {}))
 
     def allows(fusion: str, path: str) -> bool:
         return options.allows(fusion, joined(prefix, path))
 
-    found = analysis.analyse(module, registry_of(wanted), allows, options.kernels, compiles, drops)
+    found = analysis.analyse(
+        module, registry_of(wanted), allows, options.kernels, compiles, drops, means
+    )
+    if not prefix:
+        return found
     sites = (dataclasses.replace(s, module=joined(prefix, s.module)) for s in found.sites)
     return dataclasses.replace(found, sites=tuple(sites))
 
@@ -78,6 +87,7 @@ def identity(options: Options) -> str:
     parts += [installed(name) for name in ("cuda-tile", "nvidia-cuda-tileiras")]
     parts += [source_of(fusion) for fusion in registry.user_fusions()]
     parts += [tuning_store.identity(arch) for arch in architectures()]
+    parts.append(repr(gpus.current()))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

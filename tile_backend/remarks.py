@@ -14,6 +14,7 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from tile_backend.lowering.site import WEIGHED
 from tile_backend.remark_filter import RemarkFilter
 from tile_backend.report_text import sentence, summary
 from tile_backend.site_group import by_remark
@@ -56,12 +57,18 @@ def remarks(report: Report, wanted: RemarkFilter) -> list[Remark]:
             fusion=group.first.fusion,
             modules=group.modules,
             source=group.first.source,
-            sentence=sentence(group.first),
+            sentence=sentence(group.first) + weighed(group.first),
             count=len(group.sites),
         )
         for group in by_remark(accepted)
     ]
     return found + [r for r in analysis(report) if wanted.accepts(r.kind, r.fusion, "")]
+
+
+def weighed(site: Site) -> str:
+    """The evidence for what runs at a site, where there was something to weigh."""
+    decision = site.decision
+    return f": {decision.said}" if decision is not None and decision.basis in WEIGHED else ""
 
 
 def analysis(report: Report) -> list[Remark]:

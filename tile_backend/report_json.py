@@ -112,6 +112,8 @@ def plain(value: object) -> Any:
             "evidence": value.evidence,
             "op_in_graph": value.op_in_graph,
             "respelled": value.respelled,
+            "basis": value.basis,
+            "measurement": plain(value.measurement and dataclasses.asdict(value.measurement)),
         }
     if isinstance(value, TensorSpec):
         return {name: plain(part) for name, part in dataclasses.asdict(value).items()}

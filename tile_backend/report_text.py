@@ -104,13 +104,16 @@ def sentence(site: Site) -> str:
 
 def decision_lines(fused: Iterable[Site]) -> list[str]:
     """What runs at the fused sites, one line per distinct evidence."""
-    return [f"{said} x{count}: {evidence}" for said, count, evidence in decisions(fused)]
+    return [f"{said} x{count}: {evidence}" for said, count, evidence in decisions(fused, True)]
 
 
-def decisions(fused: Iterable[Site]) -> list[tuple[str, int, str]]:
-    """What runs, at how many sites, and the evidence; the most frequent first."""
+def decisions(fused: Iterable[Site], aged: bool = False) -> list[tuple[str, int, str]]:
+    """What runs, at how many sites, and the evidence; the most frequent first.
+
+    aged: with the ages of measurements, else with their dates.
+    """
     decided = collections.Counter(
-        (what_runs(site.decision), site.decision.evidence) for site in fused if site.decision
+        (what_runs(d), d.said if aged else d.evidence) for site in fused if (d := site.decision)
     )
     return [(said, n, evidence) for (said, evidence), n in decided.most_common() if evidence]
 

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING
 
 from tile_backend.folding import fold_to_text, template
+from tile_backend.lowering.site import WEIGHED
 
 if TYPE_CHECKING:
     from tile_backend.lowering.site import Site
@@ -44,7 +45,9 @@ def told(site: Site) -> Hashable:
     why = site.reason or site.fallback
     reason = (why.kind, why.text, why.fix) if why else None
     shown = site.certificate and site.certificate.verdict
-    return site.fusion, site.status, site.source, reason, site.decision, site.progress, shown
+    decision = site.decision
+    weighed = decision.evidence if decision and decision.basis in WEIGHED else ""
+    return site.fusion, site.status, site.source, reason, decision, weighed, site.progress, shown
 
 
 def rewrite(site: Site) -> Hashable:

@@ -113,8 +113,9 @@ def decision(subject: Subject, candidate: Candidate, call: Call) -> Stage:
         "A rewrite that may be done need not be worth it. One kernel for several operations saves"
         " reading and writing the values in between; but Inductor fuses as well, and a kernel of"
         " ours in its way can cost more than it saves. So the gate decides for each site, from what"
-        " has been measured or, as long as nothing has, from the fusion's own estimate; and the"
-        " kernel's launch plan is asked whether it takes these sizes."
+        " has been measured or, as long as nothing has, from the bytes, operations and launches of"
+        " both, neighbours included; and the kernel's launch plan is asked whether it takes these"
+        " sizes. What is said of a GPU that is not here leaves the neighbours out."
     )
     site = subject.site
     assert site is not None

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tile_backend.lowering import composition, dynamic_sizes, gate
+from tile_backend.lowering import composition, dynamic_sizes, meta
 from tile_backend.lowering.fusion import Fusion, Shape
 from tile_backend.lowering.launch_recipe import Recipe, View, describe, recipe
 from tile_backend.lowering.legality import Call
@@ -70,7 +70,7 @@ def of_code(site: LaunchSite) -> Iterator[Planned]:
 
 def of_call(call: Call, arch: str) -> Iterator[Planned]:
     """A launch as the captured graph has it."""
-    values = [gate.example(v) for v in (*call.arguments.values(), *call.outputs)]
+    values = [meta.like(v) for v in (*call.arguments.values(), *call.outputs)]
     yield from of_values(call.op.name, tuple(call.arguments), values, arch)
 
 

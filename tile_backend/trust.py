@@ -134,7 +134,7 @@ def certified(site: Site, answer: Certificate | Exception) -> Site:
 
 def left(site: Site, evidence: str) -> Site:
     """With its original code."""
-    decision = Decision("reference", evidence, op_in_graph=False)
+    decision = Decision("reference", evidence, op_in_graph=False, basis="option")
     return dataclasses.replace(site, decision=decision, kernels=())
 
 

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import datetime as dt
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from tile_backend import machine, precompile, registry, tuning_steps
+from tile_backend import machine, precompile, registry, tuning_slices, tuning_steps
 from tile_backend.errors import TuningNotKept
-from tile_backend.lowering import custom_op, tuning_store
+from tile_backend.lowering import circumstances, custom_op, tuning_store
 from tile_backend.lowering.launch_configuration import DEFAULT
 from tile_backend.lowering.progress import track
 from tile_backend.lowering.prune import Pruned, pruned
-from tile_backend.lowering.tuning_entry import Circumstances, Entry, Spread
+from tile_backend.lowering.tuning_entry import Entry, Spread
 from tile_backend.lowering.tuning_sources import sources_of
 from tile_backend.report_text import aligned, plural
 from tile_backend.tuning_jobs import Job, jobs_of, ranges_of, seen
+from tile_backend.tuning_slices import SliceRow, lines_of_slices
 
 if TYPE_CHECKING:
     from tile_backend.targets import Target
@@ -61,6 +61,7 @@ class Tuned:
     rows: tuple[Row, ...]
     incomplete: str = ""
     interrupted: bool = False
+    slices: tuple[SliceRow, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -89,6 +90,8 @@ class Tuned:
             yield f"left out: {count} configuration{plural(count)}: {', '.join(parts)}"
         for text in sorted({row.pruned.unjudged for row in self.rows if row.pruned} - {""}):
             yield f"nothing was left out for its resources: {text}"
+        if self.slices:
+            yield from lines_of_slices(self.slices)
         for arch, gpu in self.gpus.items():
             yield f"stored in {tuning_store.path_of(arch)}" if gpu else without(arch)
         if self.incomplete:
@@ -114,7 +117,8 @@ class Tuned:
             for row in self.rows
         ]
         facts = {"title": self.title, "gpus": dict(self.gpus), "incomplete": self.incomplete}
-        return json.dumps({**facts, "launches": rows}, indent=2)
+        slices = [dataclasses.asdict(row) for row in self.slices]
+        return json.dumps({**facts, "launches": rows, "slices": slices}, indent=2)
 
 
 def tune(
@@ -124,10 +128,12 @@ def tune(
     again: bool = False,
     training: bool = False,
     bench_of: Callable[[str], Bench | None] | None = None,
+    slices: bool = True,
 ) -> Tuned:
     """Measure what is not stored, or all of it `again`. architectures: this machine's GPUs' if ().
 
     training: with what needs a gradient, forward and backward.
+    slices: after the launches the model's slices as well, see gate.
     bench_of: where launches of an architecture are measured; None: they are pruned only.
     Raises UnknownArchitecture, MissingDependency, TuningNotKept.
     """
@@ -142,18 +148,22 @@ def tune(
     if stopped:
         stopped = f"{stopped}; what comes after it is not measured"
     rows: list[Row] = []
+    of_slices: list[SliceRow] = []
     interrupted = False
     try:
         jobs = track(jobs_of(captured.visited or {}, architectures), "launches")
         # What is there when somebody interrupts stays in the list.
         rows.extend(row_of(job, benches[job.call.arch], again) for job in jobs)
+        for bench in benches.values() if slices else ():
+            if bench is not None:
+                tuning_slices.measure(target, bench, again, dynamic, training, of_slices)
     except ImportError as error:
         raise precompile.missing("cuda-tile", error, "tune") from error
     except KeyboardInterrupt:
         interrupted = True
         stopped = "interrupted: what was measured is stored, and the same command goes on"
     gpus = {arch: bench.gpu if bench else "" for arch, bench in benches.items()}
-    return Tuned(target.title, gpus, tuple(rows), stopped, interrupted)
+    return Tuned(target.title, gpus, tuple(rows), stopped, interrupted, tuple(of_slices))
 
 
 def here(arch: str) -> Bench | None:
@@ -215,6 +225,7 @@ def stored(job: Job, bench: Bench) -> Entry | None:
 
 def entry_of(job: Job, bench: Bench, outcome: Outcome) -> Entry:
     """The measurement as it is kept."""
+    sources = sources_of(frozenset(job.kind.text.split()[:1]))
     return Entry(
         sort="configuration",
         kind=job.kind.text,
@@ -222,20 +233,7 @@ def entry_of(job: Job, bench: Bench, outcome: Outcome) -> Entry:
         at=dict(job.kind.sizes),
         times=outcome.times,
         chosen=outcome.chosen,
-        circumstances=circumstances(bench, job.kind.text.split()[0]),
-    )
-
-
-def circumstances(bench: Bench, *ops: str) -> Circumstances:
-    """Of a measurement made now."""
-    return Circumstances(
-        date=dt.datetime.now(dt.UTC).date().isoformat(),
-        gpu=bench.gpu,
-        driver=bench.driver,
-        torch=torch.__version__,
-        cuda_tile=machine.package_version("cuda-tile"),
-        compiler=machine.tileiras_version(),
-        sources=sources_of(frozenset(ops)),
+        circumstances=circumstances.here(bench.gpu, sources, bench.driver),
     )
 
 

@@ -9,7 +9,7 @@ from bench import attention_cases, fusions, launch_overhead
 from tests.gpu_kit import calls
 from tests.gpu_kit.model_runs import RUNS
 from tile_backend import precompile
-from tile_backend.lowering import composition, gate, launch_recipe, reference, site_kernels
+from tile_backend.lowering import composition, launch_recipe, meta, reference, site_kernels
 from tile_backend.lowering.custom_op import record
 from tile_backend.lowering.kernel_code import Code
 from tile_backend.lowering.kernels.signature import signature_for
@@ -42,7 +42,7 @@ def codes_of(op: str, values: Mapping[str, Any], arch: str) -> Iterator[Code]:
     outputs = reference.as_tuple(declared.op.outputs(**values))
     given: tuple[Any, ...] = (*values.values(), *outputs)
     if declared.op.composed is not None:  # its parts lie as new tensors do
-        given = tuple(gate.example(value) for value in given)
+        given = tuple(meta.like(value) for value in given)
     for name, names, passed in composition.called(op, declared.signature.names, given):
         described = launch_recipe.describe(passed)
         found = launch_recipe.recipe(name, names, described, arch)

@@ -1,0 +1,35 @@
+"""Where and with what something is measured in this process: part of every stored measurement."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+
+import torch
+
+from tile_backend.lowering.tuning_entry import Circumstances
+
+
+def today() -> dt.date:
+    """In UTC."""
+    return dt.datetime.now(dt.UTC).date()
+
+
+def here(gpu: str, sources: str, driver: str) -> Circumstances:
+    """gpu, driver: in words. sources: a digest of the code that was timed, see tuning_sources."""
+    return Circumstances(
+        date=today().isoformat(),
+        gpu=gpu,
+        driver=driver,
+        torch=torch.__version__,
+        cuda_tile=version("cuda-tile"),
+        compiler=version("nvidia-cuda-tileiras"),
+        sources=sources,
+    )
+
+
+def version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
