@@ -100,7 +100,7 @@ class CanonicalGraph:
             return
         term = None
         known = is_dense(fake) or is_transformed(fake)  # found there as well, and declined
-        if node.op in CALLS and known and node not in self.effects.volatile:
+        if node.op in CALLS and known and node not in self.effects.unsettled:
             found = self._meaning(node, fake)
             if isinstance(found, Term) and agrees(found, fake) and self._keeps_grad(node, found):
                 term = found

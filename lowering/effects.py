@@ -1,9 +1,10 @@
 """Which nodes do more than return a value, and what that means for moving reads past them.
 
-Two facts about a graph: the *region* of a node is the number of barriers before it (values may
-only be recombined inside one region), and a node is *volatile* when something in the graph writes
-to the storage of its value (its name does not stand for one value, so it is never looked through
-or merged).
+Three facts about a graph: the *region* of a node is the number of barriers before it (values may
+only be recombined inside one region); a node is *volatile* when something in the graph writes to
+the storage of its value; and it is *unsettled* when that happens at the node or after it (its name
+does not stand for one value, so it is never looked through or merged). A view of a cache that was
+written to before is volatile, and settled.
 """
 
 from __future__ import annotations
@@ -203,6 +204,11 @@ class Effects:
             self.position[node] = position
         self.order = tuple(self.position[barrier] for barrier in self.barriers)
         self.volatile = {node for node in graph.nodes if self.writers and self.writes_to(node)}
+        self.unsettled = {
+            node
+            for node in self.volatile
+            if any(self.position[w] >= self.position[node] for w in self.writes_to(node))
+        }
 
     def writes_to(self, node: fx.Node) -> list[fx.Node]:
         """The nodes that write to the storage of its value."""

@@ -181,7 +181,7 @@ def unaliased(extent: Extent, canonical: CanonicalGraph) -> Check:
                 node.name,
             )
     for node in extent.elided:
-        if node in canonical.effects.volatile:
+        if node in canonical.effects.unsettled:
             return Reason(
                 ReasonKind.MUTATION_BARRIER,
                 f"the result of {called(node)} is written to in place",

@@ -9,7 +9,9 @@ from typing import Any
 from torch import fx
 from torch._functorch import config
 
-from tile_backend.inductor import Inductor
+from tile_backend.inductor import Identity, Inductor
+from tile_backend.lowering.recompute import RecomputeCheapOps
+from tile_backend.source_digest import sources
 
 WITHOUT_GRAPHS = {"triton.cudagraphs": False}
 """A graph of CUDA launches takes some calls to be recorded; the operations are called once."""
@@ -19,7 +21,8 @@ WITHOUT_GRAPHS = {"triton.cudagraphs": False}
 class InductorAlone:
     """Called with code and example inputs, gives what runs. The user's mode and options.
 
-    The backward is compiled at once: later, torch takes it for one of the program around.
+    With our passes, as the program will be compiled. The backward is compiled at once: later, torch
+    takes it for one of the program around.
     """
 
     mode: str | None
@@ -31,6 +34,10 @@ class InductorAlone:
         return repr((self.mode, sorted(self.options.items())))
 
     def __call__(self, code: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
-        inductor = Inductor(self.mode, {**self.options, **WITHOUT_GRAPHS})
+        passes = {
+            "pre_grad_custom_pass": Identity(sources()),
+            "joint_custom_post_pass": RecomputeCheapOps(sources()),
+        }
+        inductor = Inductor(self.mode, {**self.options, **WITHOUT_GRAPHS}, passes=passes)
         with config.patch(force_non_lazy_backward_lowering=True):
             return inductor.compile(code, inputs)
