@@ -17,6 +17,7 @@ import pytest
 import torch
 import transformers
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DynamoBackend
 
 import tile_backend
@@ -108,6 +109,7 @@ def by_accelerate(compiled: bool, _folder: Path) -> Callable[[torch.nn.Module], 
     """A loop that the user writes, around what `prepare` returns."""
 
     def run(model: torch.nn.Module) -> torch.Tensor:
+        AcceleratorState._reset_state()  # the first one of a process decides for all others
         accelerator = Accelerator(cpu=True, dynamo_backend="tilegym" if compiled else "no")
         optimiser = torch.optim.AdamW(model.parameters(), **ADAM)
         loader = torch.utils.data.DataLoader(examples(), batch_size=2)
