@@ -27,7 +27,7 @@ from tile_backend.lowering import inductor_ir, recompute
 from tile_backend.lowering.check_request import Check
 from tile_backend.options import Options
 
-MODELS = ("llama", "gemma3_text", pytest.param("gpt_oss", marks=pytest.mark.full))
+MODELS = ("llama", *(pytest.param(n, marks=pytest.mark.full) for n in ("gemma3_text", "gpt_oss")))
 """A plain one, one with windows and offsets, one with sinks and experts."""
 OPTIONS, _ = Options.parse({"tilegym.kernels": "always"}, environ={})
 

@@ -23,10 +23,15 @@ from tile_backend.lowering.budget import within_budget
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+CLOSELY = ("llama", "qwen3", "mixtral", "gemma2", "gemma3_text", "gpt_oss", "llama4_text")
+"""Of these `make test` runs every chosen scenario; of the others those with padding or a cache."""
+
+
 def matrix() -> Iterator[Any]:
     for name in named.CONFIGURATIONS:
         for scenario in ALL:
-            marks = () if scenario in CHOSEN else (pytest.mark.full,)
+            chosen = scenario in CHOSEN and (name in CLOSELY or scenario.call != "prefill")
+            marks = () if chosen else (pytest.mark.full,)
             yield pytest.param(name, scenario, id=f"{name}-{scenario.name}", marks=marks)
 
 

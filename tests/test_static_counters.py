@@ -15,7 +15,7 @@ from bench import result_file, static_counters
 
 SAVED: dict[str, Any] = json.loads((result_file.RESULTS / "static_counters.json").read_text())
 ROWS = {(row["case"], row["mode"]): row for row in SAVED["rows"]}
-IN_CI = ("llama", "gemma3_text")
+IN_CI = ("llama",)
 CASES = [
     pytest.param(
         model, mode, id=f"{model}-{mode}", marks=() if model in IN_CI else pytest.mark.full
