@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+import tile_backend
 from bench import result_file
 from tile_backend import code_counts, tiny_model
 from tile_backend.lowering.progress import track
@@ -75,6 +76,8 @@ def captured(model_type: str, mode: str, rewritten: bool) -> tuple[dict[str, int
         return result
 
     with torch.set_grad_enabled(training):
+        if rewritten:  # the first steps of a process are in bench.compile_time
+            tile_backend.explain(model, **arguments)
         found = code_counts.counts(model, (), arguments, "always" if rewritten else None, counted)
     return {name: getattr(found, name) for name in ("sites", *COUNTED)}, calls
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import secrets
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from tile_backend.lowering.atomic_write import write_whole
 from tile_backend.lowering.cubin_file import SUFFIX, Cubin, DamagedError, Key, pack, unpack
 
 FOLDER = "TILEGYM_KERNEL_STORE"
@@ -96,14 +96,9 @@ class Store:
         return cubin
 
     def _write(self, path: Path, content: bytes) -> bool:
-        fresh = path.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                fresh.write_bytes(content)
-                fresh.replace(path)
-            finally:
-                fresh.unlink(missing_ok=True)
+            write_whole(path, content)
             self._shrink(path)
         except OSError as error:
             _warn(

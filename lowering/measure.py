@@ -21,7 +21,6 @@ from tile_backend.lowering import (
     memory_bound,
     random_inputs,
     real_tensors,
-    tuning_store,
 )
 from tile_backend.lowering.autocast_state import entered
 from tile_backend.lowering.device import Gpu
@@ -31,7 +30,7 @@ from tile_backend.lowering.real_tensors import CannotRun
 from tile_backend.lowering.same_bits import Compile
 from tile_backend.lowering.trial import Outcome, as_tensors, leaves, outcome
 from tile_backend.lowering.tuning_entry import INDUCTOR, Entry, Kind, Spread, bucket
-from tile_backend.lowering.tuning_sources import sources_of
+from tile_backend.lowering.tuning_sources import sources_behind
 from tile_backend.lowering.ways import Way, Ways
 
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
@@ -63,19 +62,8 @@ def entry(found: Ways, kind: Kind, gpu: Gpu, measuring: Measuring) -> Entry:
         raise CannotRun(f"{type(error).__name__}: {first_line(error)}") from error
     way = fastest(times, {name: found.ops(name) for name in times})
     ranges = {name: bucket(size) for name, size in kind.sizes.items()}
-    made = Entry(
-        "gate",
-        kind.text,
-        ranges,
-        dict(kind.sizes),
-        times,
-        way,
-        circumstances.here(gpu.name, "", measuring.driver),
-    )
-    sources = sources_of(tuning_store.ops_of(made))
-    return dataclasses.replace(
-        made, circumstances=circumstances.here(gpu.name, sources, measuring.driver)
-    )
+    here = circumstances.here(gpu.name, sources_behind("gate", kind.text), measuring.driver)
+    return Entry("gate", kind.text, ranges, dict(kind.sizes), times, way, here)
 
 
 def first_line(error: BaseException) -> str:
@@ -164,7 +152,9 @@ def check(results: Mapping[Way, Outcome]) -> None:
         for a, b in zip(ours, theirs, strict=True):
             if a is None or b is None:
                 continue
-            if a.shape != b.shape or (is_finite(b) and not is_finite(a)):
+            if a.shape != b.shape:
+                raise CannotRun(f"{way} gives {list(a.shape)}, the original {list(b.shape)}")
+            if is_finite(b) and not is_finite(a):
                 raise CannotRun(f"{way} gives values that are not finite")
 
 

@@ -138,10 +138,6 @@ def text(value: Any) -> str:
     return value
 
 
-def interval(least: Any, most: Any) -> tuple[int, int]:
-    return whole(least), whole(most)
-
-
 def whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError("not a whole number")

@@ -1,7 +1,8 @@
-"""A digest of the code behind ops: what was measured with other code says nothing.
+"""A digest of the kernels behind a measurement: what was measured with other code says nothing.
 
 Of an op with a kernel file, that file and every file of lowering/kernels that it imports, plan and
-tiles included. An op without one is made of others, so all of those files stand for it.
+tiles included. An op without one is made of others, so all of those files stand for it; and for a
+slice, since the steps of its ops and their backward launch kernels that no way is named after.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "kernels"
 PACKAGE = "tile_backend.lowering.kernels"
+EVERY_OP = "*"
+
+
+def sources_behind(sort: str, kind: str) -> str:
+    """Of an entry of that sort and kind."""
+    return sources_of(kind.partition(" ")[0] if sort == "configuration" else EVERY_OP)
 
 
 @functools.cache
-def sources_of(ops: frozenset[str]) -> str:
+def sources_of(op: str) -> str:
     """In hexadecimal; of the files as they are when first asked for."""
-    files = sorted(set().union(*map(files_behind, ops)))
     total = hashlib.sha256()
-    for path in files:
+    for path in sorted(files_behind(op)):
         total.update(f"{path.name}\0".encode() + path.read_bytes())
     return total.hexdigest()[:16]
 

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from tile_backend.lowering import tuning_file
-from tile_backend.lowering.tuning_entry import INDUCTOR, Entry, Kind
+from tile_backend.lowering.atomic_write import write_whole
+from tile_backend.lowering.tuning_entry import Entry, Kind
 from tile_backend.lowering.tuning_file import Content
-from tile_backend.lowering.tuning_sources import sources_of
+from tile_backend.lowering.tuning_sources import sources_behind
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -104,14 +105,7 @@ def meets(entry: Entry, kind: Kind) -> bool:
 
 def is_current(entry: Entry) -> bool:
     """Whether the code that was measured is the code that is there."""
-    return entry.circumstances.sources == sources_of(ops_of(entry))
-
-
-def ops_of(entry: Entry) -> frozenset[str]:
-    """The ops whose kernels were timed."""
-    if entry.sort == "configuration":
-        return frozenset(entry.kind.split(" ", 1)[:1])
-    return frozenset(op for way in entry.times if way != INDUCTOR for op in way.split("+"))
+    return entry.circumstances.sources == sources_behind(entry.sort, entry.kind)
 
 
 def identity(*architectures: str) -> str:
@@ -207,12 +201,7 @@ def merge(path: Path, arch: str, entries: Iterable[Entry]) -> None:
             keep(path, raw)
     known = {tuning_file.key(entry): entry for entry in old.entries}
     known |= {tuning_file.key(entry): entry for entry in entries}
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        fresh.write_text(tuning_file.text_of(arch, known.values()), encoding="utf-8")
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    write_whole(path, tuning_file.text_of(arch, known.values()).encode())
 
 
 def keep(path: Path, raw: bytes) -> None:

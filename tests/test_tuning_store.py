@@ -18,14 +18,14 @@ import pytest
 
 from tile_backend import pipeline
 from tile_backend.lowering import tuning_file, tuning_store
-from tile_backend.lowering.tuning_entry import INDUCTOR, Circumstances, Entry, Kind, Spread
-from tile_backend.lowering.tuning_sources import files_behind, sources_of
+from tile_backend.lowering.tuning_entry import Circumstances, Entry, Kind, Spread
+from tile_backend.lowering.tuning_sources import files_behind, sources_behind, sources_of
 from tile_backend.options import Options
 
 ARCH = "sm_90"
 TEXT = "rms_norm x=bf16[4096] weight=bf16[4096] rounding=once"
 HERE = Circumstances(
-    "2026-01-31", "A GPU", "1.0", "2.13.0", "1.7.0", "13.4", sources_of(frozenset({"rms_norm"}))
+    "2026-01-31", "A GPU", "1.0", "2.13.0", "1.7.0", "13.4", sources_of("rms_norm")
 )
 
 
@@ -83,11 +83,13 @@ def test_the_code_behind_an_op_is_its_file_and_what_that_imports() -> None:
     assert {"rms_norm.py", "rms.py", "rows.py", "row_layout.py"} <= norm
     assert "attention_tiles.py" not in norm
     assert "attention_tiles.py" in {path.name for path in files_behind("cross_entropy")}
-    gate = entry(sort="gate", times={INDUCTOR: Spread(1, 1, 1, 1), "rotary+silu_mul": HALF})
-    assert tuning_store.ops_of(gate) == {"rotary", "silu_mul"}
 
 
-HALF = Spread(0.5, 0.5, 0.5, 1)
+def test_every_kernel_is_behind_a_slice() -> None:
+    """Its backward launches rms_norm_grad, say, of which a way does not speak."""
+    every = sources_behind("gate", TEXT)
+    assert every == sources_of("an op without a file")
+    assert sources_behind("configuration", TEXT) == sources_of("rms_norm") != every
 
 
 def test_a_file_reads_back_as_it_was_written_and_compares_well() -> None:

@@ -6,14 +6,14 @@ import dataclasses
 
 from tile_backend.lowering.kernels.configuration import Configuration
 from tile_backend.lowering.tuning_entry import Circumstances, Entry, Kind, Spread, bucket
-from tile_backend.lowering.tuning_sources import sources_of
+from tile_backend.lowering.tuning_sources import sources_behind
 
 ARCH = "sm_90"
 
 
-def circumstances(*ops: str, gpu: str = "A GPU") -> Circumstances:
+def circumstances(sort: str, kind: str, gpu: str = "A GPU") -> Circumstances:
     """Of the last day of January 2026."""
-    sources = sources_of(frozenset(ops))
+    sources = sources_behind(sort, kind)
     return Circumstances("2026-01-31", gpu, "1.0", "2.13.0", "1.7.0", "13.4", sources)
 
 
@@ -27,7 +27,7 @@ def configuration(kind: Kind, chosen: str, **changes: object) -> Entry:
         at=kind.sizes,
         times=times,
         chosen=chosen,
-        circumstances=circumstances(kind.text.split()[0]),
+        circumstances=circumstances("configuration", kind.text),
     )
     return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from typing import TYPE_CHECKING
 
 from tile_backend.errors import ReportFolderError
+from tile_backend.lowering.atomic_write import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,20 +25,9 @@ def write_text(path: Path, text: str) -> None:
     for left in reversed(range(ATTEMPTS)):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            move_in(path, text)
+            write_whole(path, text.encode())
             break
         except OSError as error:
             if not isinstance(error, VANISHED) or not left:
                 cause = error.strerror or str(error)
                 raise ReportFolderError(folder=str(path.parent), cause=cause) from error
-
-
-def move_in(path: Path, text: str) -> None:
-    """One attempt. Raises OSError."""
-    fresh = path.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        with fresh.open("x", encoding="utf-8") as file:
-            file.write(text)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)

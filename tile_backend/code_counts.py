@@ -73,7 +73,7 @@ def counts(
     """Of function(*args, **kwargs). kernels: of tilegym.kernels; None is Inductor alone.
 
     With "always" every op is launched as on a GPU, wherever the tensors are. step: calls our
-    "passes" and "inductor", after the first steps of a process. Raises NotWholeError.
+    "passes" and "inductor". Raises NotWholeError.
     """
     visit = functools.partial(counted, kernels, step)
     found = inductor.capture(function, args, kwargs or {}, visit)
@@ -88,7 +88,6 @@ def counted(kernels: str | None, step: Step, module: fx.GraphModule) -> CodeCoun
     sites = 0
     if kernels is not None:
         options, _ = Options.parse({"tilegym.kernels": kernels}, environ={}, known=registry.names)
-        pipeline.analyse(module, options)
         inductor_ir.install(registry.known_fusions())
         sites = step("passes", lambda: rewritten(module, options))
     passes = {"joint_custom_post_pass": recompute.RecomputeCheapOps("counters")}

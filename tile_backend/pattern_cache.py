@@ -10,8 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import os
-import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ from torch._inductor import config
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from tile_backend.lowering import pattern_file
+from tile_backend.lowering.atomic_write import write_whole
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.registry import Registry, registry
 from tile_backend.lowering.trace import Pattern, patterns
@@ -81,14 +80,9 @@ def path() -> Path | None:
 
 def write(file: Path, content: bytes) -> None:
     """Whole or not at all; the oldest of the others go."""
-    fresh = file.with_name(f".{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            fresh.write_bytes(content)
-            fresh.replace(file)
-        finally:
-            fresh.unlink(missing_ok=True)
+        write_whole(file, content)
         others = sorted(file.parent.glob("*.patterns"), key=lambda each: each.stat().st_mtime)
         for other in others[:-KEPT]:
             other.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from tile_backend.lowering.launch_configuration import DEFAULT
 from tile_backend.lowering.progress import track
 from tile_backend.lowering.prune import Pruned, pruned
 from tile_backend.lowering.tuning_entry import Entry, Spread
-from tile_backend.lowering.tuning_sources import sources_of
+from tile_backend.lowering.tuning_sources import sources_behind
 from tile_backend.report_text import aligned, plural
 from tile_backend.tuning_jobs import Job, jobs_of, ranges_of, seen
 from tile_backend.tuning_slices import SliceRow, lines_of_slices
@@ -225,7 +225,7 @@ def stored(job: Job, bench: Bench) -> Entry | None:
 
 def entry_of(job: Job, bench: Bench, outcome: Outcome) -> Entry:
     """The measurement as it is kept."""
-    sources = sources_of(frozenset(job.kind.text.split()[:1]))
+    sources = sources_behind("configuration", job.kind.text)
     return Entry(
         sort="configuration",
         kind=job.kind.text,
