@@ -1,28 +1,26 @@
-"""Attention as Transformers writes it, at the shapes of real models: what `bench.attention` times.
+"""Shapes, masks and inputs of attention in real models: what `bench.attention` times.
 
-A program builds its boolean mask out of positions, repeats K and V for the query heads of a group,
-and calls `scaled_dot_product_attention`. Only the query-key pairs that the mask shows are work.
+`attention_programs` has what is computed. Only the query-key pairs that the mask shows are work.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-Program = Callable[..., torch.Tensor]
 PRODUCTS = {False: 4, True: 14}
 """FLOPs per pair and element of a head. Forward: two products of two; the backward has five."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One call. mask: one of MASKS. size: of a window or a chunk. filled: keys of the cache that
-    hold something, before those of the queries. train: forward and backward.
+    """One call. mask: one of attention_programs.MASKS. size: of a window or a chunk. filled: keys
+    of the cache that hold something, before those of the queries. train: forward and backward.
+    cap: soft cap of the scores; 0 without. sinks: a logit per head that no value belongs to.
     """
 
     title: str
@@ -36,7 +34,14 @@ class Case:
     size: int = 0
     filled: int = 0
     train: bool = False
+    cap: float = 0.0
+    sinks: bool = False
     dtype: torch.dtype = torch.bfloat16
+
+    @property
+    def by_steps(self) -> bool:
+        """SDPA has no soft cap and no sinks: models write these out."""
+        return bool(self.cap) or self.sinks
 
     @property
     def step(self) -> str:
@@ -56,8 +61,9 @@ class Case:
         return self.mask == "decode"
 
     def inputs(self, device: str) -> list[torch.Tensor]:
-        """q, k, v, [B, H, S, D] of which lies as [B, S, H, D], and what the mask reads. Random; the
-        same each time.
+        """q, k, v, [B, H, S, D] of which lies as [B, S, H, D]; the sinks, [H]; what the
+        mask reads. Random; the same each time. A version that forgets cap or sinks is far off: the
+        cap bends most scores, and the sinks take about half of all weight.
         """
         torch.manual_seed(0)
         shapes = (
@@ -65,7 +71,18 @@ class Case:
             *[(self.batch, self.keys, self.kv_heads, self.width)] * 2,
         )
         made = [torch.randn(s, dtype=self.dtype, device=device).transpose(1, 2) for s in shapes]
-        return [*(x.requires_grad_(self.train) for x in made), *self.operands(device)]
+        if self.cap:
+            made[0] *= self.cap / 2
+        made = [x.requires_grad_(self.train) for x in made]
+        if self.sinks:
+            about = math.log(self.size or self.keys)
+            made.append(torch.randn(self.heads, dtype=self.dtype, device=device) + about)
+        return [*made, *self.operands(device)]
+
+    @property
+    def by_head(self) -> int:
+        """How many of the inputs have a dimension of heads: q, k, v, and the sinks."""
+        return 4 if self.sinks else 3
 
     def operands(self, device: str) -> list[torch.Tensor]:
         """What the mask reads besides positions."""
@@ -128,86 +145,6 @@ def triangle(length: int) -> int:
     return length * (length + 1) // 2
 
 
-# --- programs -------------------------------------------------------------------------------------
-
-
-def causal(query: torch.Tensor, key: torch.Tensor, case: Case, *_: torch.Tensor) -> torch.Tensor:
-    """No later key."""
-    return key <= query
-
-
-def window(query: torch.Tensor, key: torch.Tensor, case: Case, *_: torch.Tensor) -> torch.Tensor:
-    """Only keys less than `size` positions before the query."""
-    return (key <= query) & (query - key < case.size)
-
-
-def chunk(query: torch.Tensor, key: torch.Tensor, case: Case, *_: torch.Tensor) -> torch.Tensor:
-    """Only keys with the same position // size."""
-    return (key <= query) & (query // case.size == key // case.size)
-
-
-def padding(
-    query: torch.Tensor, key: torch.Tensor, case: Case, valid: torch.Tensor
-) -> torch.Tensor:
-    """valid: Transformers' attention_mask, [B, L]."""
-    return (key <= query) & valid[:, None, None, :]
-
-
-def packed(
-    query: torch.Tensor, key: torch.Tensor, case: Case, numbers: torch.Tensor
-) -> torch.Tensor:
-    """numbers: of the sequence at each position, [B, L]."""
-    return (key <= query) & (numbers[:, None, :, None] == numbers[:, None, None, :])
-
-
-def decode(
-    query: torch.Tensor, key: torch.Tensor, case: Case, filled: torch.Tensor
-) -> torch.Tensor:
-    """filled: how many keys the cache held before this step; only the device knows."""
-    return key <= query + filled
-
-
-MASKS: Mapping[str, Callable[..., torch.Tensor] | None] = {
-    "none": None,
-    **{made.__name__: made for made in (causal, window, chunk, padding, packed, decode)},
-}
-"""From positions, query [1, 1, S, 1] and key [1, 1, 1, L], to what is seen."""
-
-
-def mask_of(
-    case: Case, q: torch.Tensor, k: torch.Tensor, *operands: torch.Tensor
-) -> torch.Tensor | None:
-    """[B, 1, S, L], True where a query sees a key; None where it sees them all."""
-    shows = MASKS[case.mask]
-    if shows is None:
-        return None
-    query = torch.arange(q.shape[2], device=q.device)[None, None, :, None]
-    key = torch.arange(k.shape[2], device=q.device)[None, None, None, :]
-    return shows(query, key, case, *operands).expand(q.shape[0], -1, -1, -1)
-
-
-def repeat_kv(x: torch.Tensor, groups: int) -> torch.Tensor:
-    """As Transformers does."""
-    if groups == 1:
-        return x
-    batch, heads, length, width = x.shape
-    x = x[:, :, None].expand(batch, heads, groups, length, width)
-    return x.reshape(batch, heads * groups, length, width)
-
-
-def program(case: Case) -> Program:
-    """The attention of that case, a function of its `inputs`."""
-
-    def attend(
-        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *operands: torch.Tensor
-    ) -> torch.Tensor:
-        mask = mask_of(case, q, k, *operands)
-        k, v = repeat_kv(k, case.groups), repeat_kv(v, case.groups)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=case.scale)
-
-    return attend
-
-
 # --- shapes ---------------------------------------------------------------------------------------
 
 
@@ -230,9 +167,30 @@ def gpu_cases() -> list[Case]:
     found += prefill("window 4096 1x16384", "window", 16384, size=4096, batch=1, **llama)
     found += prefill("padded 4x4096", "padding", 4096, **wide)
     found += prefill("packed 1x8192", "packed", 8192, batch=1, **llama)
+    found += written_out()
     for batch, keys, groups in itertools.product((1, 8, 64), (512, 4096, 32768), (1, 4, 8)):
         found.append(decoding(batch, keys, keys, 32, groups, 128, torch.bfloat16))
     found.append(decoding(8, 4096, 32768, 32, 4, 128, torch.bfloat16))
+    return found
+
+
+def written_out() -> list[Case]:
+    """Soft caps and sinks, at TileGym's shapes and those of Gemma 2 9B and GPT-OSS-20B."""
+    gemma = {"cap": 50.0, "heads": 8, "kv_heads": 1, "width": 256, "batch": 2}
+    gemma_2 = {"cap": 50.0, "heads": 16, "kv_heads": 8, "width": 256, "batch": 1}
+    gpt_oss = {"sinks": True, "heads": 64, "kv_heads": 8, "width": 64}
+    eight = {"sinks": True, "heads": 8, "kv_heads": 8, "width": 64, "batch": 1}
+    lengths = (512, 1024, 2048, 4096, 8192)
+    found = [prefill(f"soft cap 2x{n}", "causal", n, **gemma)[0] for n in lengths]
+    found += prefill("soft cap gemma 1x8192", "causal", 8192, **gemma_2)
+    found += prefill("soft cap gemma window 4096 1x8192", "window", 8192, size=4096, **gemma_2)
+    found.append(prefill("sinks 1x10820", "causal", 10820, **eight)[0])
+    found.append(prefill("sinks gpt-oss 1x8192", "causal", 8192, batch=1, **gpt_oss)[0])
+    window = {"size": 128, "batch": 1, **gpt_oss}
+    found.append(prefill("sinks gpt-oss window 128 1x8192", "window", 8192, **window)[0])
+    for batch in (1, 8, 64):
+        made = decoding(batch, 4096, 4096, 64, 8, 64, torch.bfloat16)
+        found.append(dataclasses.replace(made, title=f"sinks {made.title}", sinks=True))
     return found
 
 
@@ -265,4 +223,6 @@ def cpu_cases() -> list[Case]:
     found.append(prefill("chunk 1024 1x4096", "chunk", 4096, size=1024, batch=1, **few)[0])
     found.append(prefill("padded 2x1024", "padding", 1024, batch=2, **few)[0])
     found.append(decoding(1, 4096, 4096, 8, 4, 64, torch.float32))
+    found += prefill("soft cap 1x1024", "causal", 1024, batch=1, cap=50.0, **few)
+    found.append(prefill("sinks 1x1024", "causal", 1024, batch=1, sinks=True, **few)[0])
     return found

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
-from bench.attention_cases import Case, program
+from bench.attention_cases import Case
+from bench.attention_programs import program
 from bench.attention_versions import outcome
 from tile_backend.lowering import oracle
 from tile_backend.lowering.budget import Verdict, within_budget
@@ -39,13 +40,19 @@ def part_of(case: Case, inputs: Sequence[torch.Tensor], slope: torch.Tensor | No
     """A gradient of K is the sum over a whole group of query heads."""
     heads = max(HEADS, case.groups) if case.train else HEADS
     kv_heads = -(-heads // case.groups)
-    q, k, v, *operands = inputs
-    few = [leaf(q[:1, :heads]), leaf(k[:1, :kv_heads]), leaf(v[:1, :kv_heads])]
-    few += [x[:1] if x.dim() else x for x in operands]
+    counts = (heads, kv_heads, kv_heads, heads)[: case.by_head]
+    few = [some_heads(x, 0, count) for x, count in zip(inputs, counts, strict=False)]
+    few = [leaf(x[:1] if x.dim() > 1 else x) for x in few]
+    few += [x[:1] if x.dim() else x for x in inputs[case.by_head :]]
     own = None if slope is None else slope[:1, :heads]
     smaller = dataclasses.replace(case, batch=1, heads=heads, kv_heads=kv_heads)
     original = outcome(program(smaller), few, own)
     return Part(heads, kv_heads, exact(smaller, few, own), original)
+
+
+def some_heads(x: torch.Tensor, first: int, end: int) -> torch.Tensor:
+    """x: [B, H, S, D], or [H] of sinks."""
+    return x[:, first:end] if x.dim() > 1 else x[first:end]
 
 
 def leaf(x: torch.Tensor) -> torch.Tensor:
@@ -61,13 +68,15 @@ def exact(
     alone = program(one)
     found = []
     for head in range(case.heads):
-        q, k, v = (
-            leaf(oracle.widened(x[:, i : i + 1]).detach().requires_grad_(case.train))
-            for x, i in zip(inputs, (head, *[head // case.groups] * 2), strict=False)
-        )
+        of_kv_head = head // case.groups
+        places = (head, of_kv_head, of_kv_head, head)[: case.by_head]
+        few = [
+            leaf(oracle.widened(some_heads(x, i, i + 1)).detach().requires_grad_(x.requires_grad))
+            for x, i in zip(inputs, places, strict=False)
+        ]
         wide = None if slope is None else oracle.widened(slope[:, head : head + 1])
         with oracle.Float64():
-            found.append(outcome(alone, [q, k, v, *inputs[3:]], wide))
+            found.append(outcome(alone, [*few, *inputs[case.by_head :]], wide))
     result, *gradients = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
     if not gradients:
         return (result,)

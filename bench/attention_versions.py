@@ -6,20 +6,18 @@ Each maker gives a function of the case's inputs, or raises: then its message is
 from __future__ import annotations
 
 import functools
-import importlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 
-from bench.attention_cases import MASKS, Case, Program, mask_of, program
+from bench.attention_cases import Case
+from bench.attention_programs import MASKS, Program, mask_of, program
+from bench.attention_tilegym import by_tilegym
+from bench.versions import UnavailableError
 
 Maker = Callable[[Case, Sequence[torch.Tensor]], Program]
-
-
-class UnavailableError(Exception):
-    """This way cannot compute this case, or is not installed."""
 
 
 def compiled(backend: str, case: Case, inputs: Sequence[torch.Tensor]) -> Program:
@@ -32,6 +30,8 @@ def by_hand(case: Case, inputs: Sequence[torch.Tensor]) -> Program:
     """The best call of SDPA: without a mask where that says the same; else the mask is made here,
     once, as a model makes it for all its layers.
     """
+    if case.by_steps:
+        raise UnavailableError("SDPA has no soft cap and no sinks")
     attend = functools.partial(
         F.scaled_dot_product_attention, scale=case.scale, enable_gqa=case.groups > 1
     )
@@ -63,7 +63,9 @@ def by_backend(name: str, case: Case, inputs: Sequence[torch.Tensor]) -> Program
 
 
 def flex(case: Case, inputs: Sequence[torch.Tensor]) -> Program:
-    """flex_attention, with a block mask that is made here."""
+    """flex_attention, with a block mask that is made here; a soft cap bends its scores."""
+    if case.sinks:
+        raise UnavailableError("flex_attention has no sinks in this torch")
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     q, _k, _v, *operands = inputs
@@ -71,6 +73,7 @@ def flex(case: Case, inputs: Sequence[torch.Tensor]) -> Program:
         torch.compile(flex_attention, dynamic=False),
         scale=case.scale,
         enable_gqa=case.groups > 1,
+        score_mod=capped(case) if case.cap else None,
     )
     if case.mask == "none":
         return lambda q, k, v, *_: attend(q, k, v)
@@ -78,6 +81,11 @@ def flex(case: Case, inputs: Sequence[torch.Tensor]) -> Program:
     sizes = case.batch, None, case.queries, case.keys
     mask = create_block_mask(shows, *sizes, device=str(q.device))
     return lambda q, k, v, *_: attend(q, k, v, block_mask=mask)
+
+
+def capped(case: Case) -> Callable[..., torch.Tensor]:
+    """The soft cap as flex_attention asks for it: of one score."""
+    return lambda score, batch, head, query, key: torch.tanh(score / case.cap) * case.cap
 
 
 def block_mask_function(case: Case, *operands: torch.Tensor) -> Callable[..., torch.Tensor]:
@@ -98,20 +106,6 @@ def block_mask_function(case: Case, *operands: torch.Tensor) -> Callable[..., to
     return lambda batch, head, query, key: shows(query, key, case, *operands)
 
 
-def fmha(case: Case, inputs: Sequence[torch.Tensor]) -> Program:
-    """TileGym's own, where its distribution is installed."""
-    if case.mask not in ("none", "causal"):
-        raise UnavailableError("fmha takes no mask")
-    if case.train:
-        raise UnavailableError("fmha has no gradient")
-    try:
-        attend = importlib.import_module("tilegym.ops").fmha
-    except (ImportError, AttributeError, OSError) as error:
-        raise UnavailableError(f"TileGym cannot be imported: {error}") from error
-    given = {"scaling": case.scale, "is_causal": case.mask == "causal"}
-    return lambda q, k, v, *_: attend(q, k, v, **given)
-
-
 EVERYWHERE: dict[str, Maker] = {
     "tilegym": functools.partial(compiled, "tilegym"),
     "inductor": functools.partial(compiled, "inductor"),
@@ -123,7 +117,7 @@ ON_A_GPU: Mapping[str, Maker] = {
     "efficient": functools.partial(by_backend, "EFFICIENT_ATTENTION"),
     "math": functools.partial(by_backend, "MATH"),
     "flex": flex,
-    "fmha": fmha,
+    "TileGym": by_tilegym,
 }
 
 

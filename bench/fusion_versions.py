@@ -17,7 +17,8 @@ import torch.nn.functional as F
 
 from bench import training_programs
 from bench.fusion_cases import Case
-from bench.training_programs import EPSILON, IGNORED, Function, UnavailableError
+from bench.training_programs import EPSILON, IGNORED, Function
+from bench.versions import UnavailableError
 from tile_backend.lowering import oracle
 from tile_backend.lowering.budget import Verdict, within_budget
 

@@ -16,8 +16,7 @@ from typing import Any
 
 import torch
 
-from bench.training_programs import UnavailableError
-from bench.versions import Step
+from bench.versions import Step, UnavailableError
 from tile_backend.lowering import oracle
 from tile_backend.lowering.budget import Verdict, within_budget
 

@@ -15,16 +15,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from bench.versions import UnavailableError
 from tile_backend.lowering import oracle
 from tile_backend.lowering.budget import Verdict, within_budget
 
 Function = Callable[..., Any]
 EPSILON = 1e-6
 IGNORED = -100
-
-
-class UnavailableError(Exception):
-    """This version does not exist for this program, or is not installed."""
 
 
 @dataclasses.dataclass(frozen=True)

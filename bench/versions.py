@@ -21,6 +21,10 @@ REASON = 600
 """Characters of a reason that are kept."""
 
 
+class UnavailableError(Exception):
+    """A version cannot do this job, or is not installed."""
+
+
 @dataclasses.dataclass
 class Found:
     """What one case came to, by version. ran: what tilegym did. times: microseconds. not_run: why.

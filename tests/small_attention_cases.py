@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -29,5 +30,15 @@ def small(case: Case) -> Case:
     )
 
 
-KINDS = {case.mask: small(case) for case in sorted((*GPU, *CPU), key=lambda case: -case.keys)}
-"""The smallest of each kind of mask."""
+def smallest(cases: Iterable[Case], kind: Callable[[Case], str]) -> dict[str, Case]:
+    """Of each kind."""
+    return {kind(case): small(case) for case in sorted(cases, key=lambda case: -case.keys)}
+
+
+KINDS = smallest((case for case in (*GPU, *CPU) if not case.by_steps), lambda case: case.mask)
+"""By the kind of their mask; neither a cap nor sinks."""
+WRITTEN_OUT = smallest(
+    (case for case in GPU if case.by_steps),
+    lambda case: f"{'sinks' if case.sinks else 'cap'} {case.mask}",
+)
+"""With a soft cap or sinks, by it and the kind of their mask."""

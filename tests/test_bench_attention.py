@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import tile_backend
 from bench import (
     attention,
     attention_cases,
@@ -19,25 +20,29 @@ from bench import (
     fresh_process,
     gpu_timer,
 )
-from bench.attention_cases import Case, program
+from bench.attention_cases import Case
+from bench.attention_programs import program
 from bench.attention_table import report
-from bench.attention_versions import UnavailableError, outcome
-from bench.versions import Found
-from tests.small_attention_cases import GPU, KINDS
+from bench.attention_versions import outcome
+from bench.versions import Found, UnavailableError
+from tests.small_attention_cases import GPU, KINDS, WRITTEN_OUT
 from tile_backend.lowering.budget import Measured, Verdict
+
+EVERY = {**KINDS, **WRITTEN_OUT}
 
 # --- the judge ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("train", (False, True))
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
-@pytest.mark.parametrize("case", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("case", EVERY.values(), ids=EVERY)
 def test_what_is_right_is_within_the_budget(case: Case, dtype: torch.dtype, train: bool) -> None:
     case = dataclasses.replace(case, heads=8, dtype=dtype, train=train)
     inputs = case.inputs("cpu")
     slope = torch.randn_like(inputs[0]) if train else None
     part = attention_check.part_of(case, inputs, slope)
-    results = outcome(attention_versions.by_hand(case, inputs), inputs, slope)
+    right = program(case) if case.by_steps else attention_versions.by_hand(case, inputs)
+    results = outcome(right, inputs, slope)
     verdict = part.verdict(results)
     assert verdict, str(verdict)
     assert len(verdict.outputs) == (4 if train else 1)
@@ -46,8 +51,19 @@ def test_what_is_right_is_within_the_budget(case: Case, dtype: torch.dtype, trai
     for index in range(len(results)):
         wrong = list(results)
         wrong[index] = wrong[index].clone()
-        wrong[index][0, 0, -1, 3] += 1
+        wrong[index][0, 0, -1, 3] += 9  # a soft cap has large scores, and with them a wide budget
         assert not part.verdict(wrong)
+
+
+@pytest.mark.parametrize("case", WRITTEN_OUT.values(), ids=WRITTEN_OUT)
+def test_a_version_that_forgets_the_cap_or_the_sinks_is_wrong(case: Case) -> None:
+    case = dataclasses.replace(case, queries=min(256, 64 * case.queries), keys=256, train=False)
+    case = dataclasses.replace(case, dtype=torch.bfloat16, filled=255 if case.decodes else 0)
+    inputs = case.inputs("cpu")
+    part = attention_check.part_of(case, inputs, None)
+    plain = dataclasses.replace(case, cap=0.0, sinks=False)
+    forgetful = [*inputs[:3], *inputs[case.by_head :]]
+    assert not part.verdict(outcome(program(plain), forgetful, None))
 
 
 # --- a whole case ---------------------------------------------------------------------------------
@@ -95,6 +111,20 @@ def test_a_case_on_a_cpu_from_end_to_end(
     assert capsys.readouterr().out.splitlines()[-1].split()[:4] == [
         *("tiny", "reference", "respelled", "causal")
     ]
+
+
+@pytest.mark.usefixtures("cheap")
+@pytest.mark.parametrize("case", EVERY.values(), ids=EVERY)
+def test_every_program_is_one_site_of_attention(case: Case) -> None:
+    inputs = case.inputs("cpu")
+    outcome(attention_versions.compiled("tilegym", case, inputs), inputs, None)
+    ran = attention.what_ran()
+    assert ran["decision"].startswith("reference"), ran
+    report = tile_backend.last_report()
+    assert report is not None
+    (site,) = (site for site in report.sites if site.fusion == "attention")
+    assert site.bindings.get("softcap") == (case.cap or None)
+    assert bool(site.bindings.get("sinks")) == case.sinks
 
 
 def test_memory_of_a_step_is_measured_in_this_process(cheap: list[Any]) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from bench import fusion_cases, fusion_versions, training_programs
 from bench.fusion_cases import Case
-from bench.training_programs import UnavailableError
+from bench.versions import UnavailableError
 
 TINY = Case("rms_norm", "reduced for a CPU", fusion_cases.norm("rms_norm", 4, 16, torch.float32))
 LOSS = Case("linear_cross_entropy", "reduced for a CPU", fusion_cases.loss(6, 20, 8, torch.float32))

@@ -23,8 +23,7 @@ from bench import (
 )
 from bench.fusion_cases import Case
 from bench.fusion_table import report
-from bench.training_programs import UnavailableError
-from bench.versions import Found
+from bench.versions import Found, UnavailableError
 from tile_backend import kernel_events, step_memory
 from tile_backend.lowering.budget import Measured, Verdict
 from tile_backend.patterns import all_fusions

@@ -15,9 +15,9 @@ import torch
 
 from bench import fresh_process, training, training_models, training_programs
 from bench.training_models import Case, Trained
-from bench.training_programs import Program, UnavailableError, judge, outcome, slopes_of
+from bench.training_programs import Program, judge, outcome, slopes_of
 from bench.training_table import report
-from bench.versions import Found
+from bench.versions import Found, UnavailableError
 from tile_backend.lowering.budget import Measured, Verdict
 
 SIZES = {8192: 12, 4096: 16, 14336: 24, 128256: 40, 32: 4, 8: 2, 128: 8}

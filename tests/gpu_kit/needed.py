@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench import attention_cases, fusions, launch_overhead
+from bench import attention_programs, fusions, launch_overhead
 from tests.gpu_kit import calls
 from tests.gpu_kit.model_runs import RUNS
 from tile_backend import precompile
@@ -71,7 +71,7 @@ def fusion_targets() -> Iterator[Target]:
     for case in cases:
         yield Target(case.title, case.program.function, tuple(case.program.inputs("meta")))
     for masked in attending:
-        function = attention_cases.program(masked)
+        function = attention_programs.program(masked)
         yield Target(masked.title, function, tuple(masked.inputs("meta")))
 
 
