@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from torch import fx
 
 from tile_backend.lowering import device, evidence, gate, launch_kind, static_rule, tuning_store
+from tile_backend.lowering.circumstances import has_this_inductor
 from tile_backend.lowering.device import Gpu
 from tile_backend.lowering.effects import Effects
 from tile_backend.lowering.evidence import Choice
@@ -141,8 +142,11 @@ class Question:
         return evidence.counting(found, list(sets(self.slice, self.able)))
 
     def is_known(self, found: Iterable[Found]) -> bool:
-        """Whether something was measured for the sizes at capture."""
-        return any(f.entry.covers(self.kind.sizes) for f in found)
+        """Whether something was measured for the sizes at capture, beside this Inductor."""
+        return any(
+            f.entry.covers(self.kind.sizes) and has_this_inductor(f.entry.circumstances.torch)
+            for f in found
+        )
 
     def measured(self, measuring: Measuring) -> Entry | CannotRun:
         """Once per process; what succeeds is stored."""

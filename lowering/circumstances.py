@@ -8,6 +8,7 @@ import importlib.metadata
 import torch
 
 from tile_backend.lowering.tuning_entry import Circumstances
+from tile_backend.supported import major_minor
 
 
 def today() -> dt.date:
@@ -26,6 +27,11 @@ def here(gpu: str, sources: str, driver: str) -> Circumstances:
         compiler=version("nvidia-cuda-tileiras"),
         sources=sources,
     )
+
+
+def has_this_inductor(version_of_torch: str) -> bool:
+    """Whether Inductor is that of this process: each release of torch writes other code."""
+    return major_minor(version_of_torch) == major_minor(torch.__version__)
 
 
 def version(distribution: str) -> str:

@@ -1,8 +1,9 @@
 """What stored measurements say of a slice, for the range of sizes that its graph allows.
 
-Entries count that are of this GPU and of the kernels that are there. Of two for the same sizes the
-user's counts where it is the later one. Where a range of sizes meets entries that choose
-differently, one choice serves all of it: ops go in only where no entry says that they lose.
+Entries count that are of this GPU and of the kernels that are there. Of two for the same sizes that
+one counts whose Inductor is of this torch, then the later one. Where a range of sizes meets entries
+that choose differently, one choice serves all of it: ops go in only where no entry says that they
+lose.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from tile_backend.lowering import tuning_store
+from tile_backend.lowering.circumstances import has_this_inductor
 from tile_backend.lowering.device import Gpu
 from tile_backend.lowering.measurement import Measurement, span
 from tile_backend.lowering.site import Basis
@@ -39,9 +41,9 @@ def fastest(times: Mapping[str, Spread], ops: Mapping[str, int]) -> str:
 
 
 def counting(found: Sequence[Found], ways: Sequence[str]) -> list[Found]:
-    """Without entries of other ways, and without those that a later one for these sizes replaces.
+    """Without entries of other ways, and without those that another for these sizes replaces.
 
-    At the same date the shipped entry counts.
+    Of two that are equally good the shipped one counts.
     """
     known = [f for f in found if set(f.entry.times) == set(ways) and f.entry.chosen in ways]
     return [one for one in known if not any(replaces(other, one) for other in known)]
@@ -50,8 +52,13 @@ def counting(found: Sequence[Found], ways: Sequence[str]) -> list[Found]:
 def replaces(new: Found, old: Found) -> bool:
     if new.origin == old.origin or not overlap(new.entry, old.entry):
         return False
-    later, earlier = new.entry.circumstances.date, old.entry.circumstances.date
-    return later > earlier if new.origin == "user" else later >= earlier
+    return worth(new) > worth(old) if new.origin == "user" else worth(new) >= worth(old)
+
+
+def worth(found: Found) -> tuple[bool, str]:
+    """Whether it was Inductor as it is here, and when."""
+    circumstances = found.entry.circumstances
+    return has_this_inductor(circumstances.torch), circumstances.date
 
 
 def overlap(one: Entry, other: Entry) -> bool:

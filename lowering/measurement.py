@@ -10,19 +10,22 @@ import dataclasses
 import datetime as dt
 from collections.abc import Mapping
 
+from tile_backend.lowering.circumstances import has_this_inductor
 from tile_backend.lowering.tuning_entry import INDUCTOR, Entry, Spread
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """date: ISO 8601, UTC. times: by way, see tuning_entry. chosen: the fastest that wins clearly.
+    """date: ISO 8601, UTC. torch: the version whose Inductor was timed.
 
-    told: the way that is compared with Inductor's. neighbours: what was timed beside the sites.
-    ranges: the sizes that it counts for. at: those measured.
+    times: by way, see tuning_entry. chosen: the fastest that wins clearly. told: the way that is
+    compared with Inductor's. neighbours: what was timed beside the sites. ranges: the sizes that it
+    counts for. at: those measured.
     """
 
     date: str
     gpu: str
+    torch: str
     times: Mapping[str, Spread]
     chosen: str
     told: str
@@ -39,6 +42,7 @@ class Measurement:
         return cls(
             entry.circumstances.date,
             entry.circumstances.gpu,
+            entry.circumstances.torch,
             dict(entry.times),
             entry.chosen,
             told,
@@ -53,8 +57,9 @@ class Measurement:
         """
         ours, theirs = self.times[self.told], self.times[INDUCTOR]
         name = f"{self.told} " if len(self.times) > 2 else ""
+        other = "" if has_this_inductor(self.torch) else f" with torch {self.torch}"
         parts = [
-            f"measured {self.when(today)} on {self.gpu}: {name}{spread(ours, ' us')}",
+            f"measured {self.when(today)} on {self.gpu}{other}: {name}{spread(ours, ' us')}",
             f"Inductor {spread(theirs)}",
         ]
         if self.neighbours:

@@ -99,6 +99,24 @@ def test_stored_evidence_is_used_and_not_measured_again(
     assert {s.decision.basis for s in third.fused if s.decision} == {"user"}
 
 
+def test_evidence_beside_another_inductor_counts_until_there_is_better(
+    llama: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with simulated(monkeypatch, tmp_path, winning()):
+        compiled(llama, tune="on")
+    path = tmp_path / "sm_90.json"
+    path.write_text(path.read_text().replace(f'"{torch.__version__}"', '"1.13.1"'))
+    with simulated(monkeypatch, tmp_path, losing()) as clock:
+        old = compiled(llama)
+        assert clock.asked == []
+        new = compiled(llama, tune="on")
+        assert clock.asked
+    assert f"measured today on {GPU.name} with torch 1.13.1: 5 us" in old.to_text()
+    assert f"measured today on {GPU.name}: 20 us" in new.to_text()
+    assert "1.13.1" not in path.read_text()
+    assert {s.decision for s in new.fused} == {"reference"}
+
+
 def test_another_process_uses_the_store(
     llama: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

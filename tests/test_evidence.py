@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
+import torch
 
 from tile_backend.lowering import evidence
 from tile_backend.lowering.measurement import Measurement
@@ -12,6 +13,7 @@ from tile_backend.lowering.tuning_entry import INDUCTOR, Circumstances, Entry, K
 from tile_backend.lowering.tuning_store import Found
 
 BOTH = "rotary_qk+attention"
+OTHER = "1.13.1+cu117"
 OPS = {INDUCTOR: 0, "attention": 1, "rotary_qk": 1, BOTH: 2}
 
 
@@ -20,11 +22,15 @@ def spread(median: float, scatter: float = 0.02) -> Spread:
 
 
 def entry(
-    rows: tuple[int, int], ours: float, date: str = "2026-01-02", way: str = "rms_norm"
+    rows: tuple[int, int],
+    ours: float,
+    date: str = "2026-01-02",
+    way: str = "rms_norm",
+    of_torch: str = torch.__version__,
 ) -> Entry:
     times = {INDUCTOR: spread(10.0), way: spread(ours)}
     chosen = evidence.fastest(times, {INDUCTOR: 0, way: 1})
-    circumstances = Circumstances(date, "NVIDIA H200", "", "2.13.0", "1.7.0", "13.4", "")
+    circumstances = Circumstances(date, "NVIDIA H200", "", of_torch, "1.7.0", "13.4", "")
     return Entry(
         "gate", "rms_norm", {"rows": rows}, {"rows": rows[0]}, times, chosen, circumstances
     )
@@ -62,6 +68,15 @@ def test_a_later_measurement_of_the_user_replaces_the_shipped_one() -> None:
     assert counting(shipped, same) == [shipped]
     assert counting(shipped, earlier) == [shipped]
     assert counting(shipped, elsewhere) == [shipped, elsewhere]
+
+
+def test_one_of_this_torch_replaces_one_of_another_whatever_the_date() -> None:
+    other = entry((64, 127), 5.0, "2026-01-03", of_torch=OTHER)
+    here = entry((64, 127), 20.0, "2026-01-02")
+    for origins in (("user", "shipped"), ("shipped", "user")):
+        one, another = Found(other, origins[0]), Found(here, origins[1])
+        assert counting(one, another) == [another]
+    assert counting(Found(other, "shipped")) == [Found(other, "shipped")], "better than nothing"
 
 
 def test_entries_of_other_ways_do_not_count() -> None:
@@ -120,4 +135,13 @@ def test_the_sentence(today: dt.date | None, when: str) -> None:
     assert measured.sentence(today) == (
         f"measured {when} on NVIDIA H200: 12.1 us (11.9 to 12.3), Inductor 10 (9.8 to 10.2),"
         " with add, to"
+    )
+    assert measured.torch == torch.__version__
+
+
+def test_the_sentence_names_another_torch() -> None:
+    measured = Measurement.of(entry((64, 127), 5.0, of_torch=OTHER), "rms_norm", ())
+    assert measured.torch == OTHER
+    assert measured.sentence().startswith(
+        "measured 2026-01-02 on NVIDIA H200 with torch 1.13.1+cu117: 5 us"
     )
