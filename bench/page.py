@@ -91,19 +91,34 @@ def ran(results: Mapping[str, Result]) -> str:
 
 
 def origins(result: Result) -> Iterator[Sequence[str]]:
-    """One line per run."""
+    """One line per run; runs of one day that differ in their cases alone share one."""
+    commands: dict[Sequence[str], list[str]] = {}
     for run in result.get("runs", (result,)):
-        machine, versions = run["machine"], run["versions"]
-        cores = f"{machine['cores']} cores of {machine['processor']}"
-        names = ("torch", "triton", "transformers", "cuda-tile")
-        yield (
-            result["bench"],
-            f"{machine['gpu']}, driver {machine['driver']}" if "gpu" in machine else cores,
-            ", ".join(f"{n} {versions[n]}" for n in names if versions[n] != "not installed"),
-            run["commit"][:9] + ("+changes" if run["commit"].endswith("+changes") else ""),
-            run["date"][:10],
-            f"`{run['command']}`",
-        )
+        commands.setdefault(circumstances(result["bench"], run), []).append(run["command"])
+    for shared, given in commands.items():
+        yield (*shared, in_one_cell(f"python -m bench.{result['bench']}", given))
+
+
+def in_one_cell(program: str, commands: Sequence[str]) -> str:
+    """Each command; of several only the arguments."""
+    if len(commands) == 1:
+        return f"`{commands[0]}`"
+    pieces = [f"`{command.removeprefix(program).strip()}`" for command in commands]
+    return f"`{program}` in pieces: {', '.join(pieces)}"
+
+
+def circumstances(bench: str, run: Mapping[str, Any]) -> Sequence[str]:
+    """Of a run, all columns but the command."""
+    machine, versions = run["machine"], run["versions"]
+    cores = f"{machine['cores']} cores of {machine['processor']}"
+    names = ("torch", "triton", "transformers", "cuda-tile")
+    return (
+        bench,
+        f"{machine['gpu']}, driver {machine['driver']}" if "gpu" in machine else cores,
+        ", ".join(f"{n} {versions[n]}" for n in names if versions[n] != "not installed"),
+        run["commit"][:9] + ("+changes" if run["commit"].endswith("+changes") else ""),
+        run["date"][:10],
+    )
 
 
 def load(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from bench import plots
 from bench.markdown import number, spread, table
+from bench.model_configs import MODELS
 from bench.page_sections import (
     Result,
     Row,
@@ -37,7 +38,7 @@ the caches of the first."""
 
 def section(result: Result) -> Section:
     """What GPUs measured, then what processors can show."""
-    rows = result["rows"]
+    rows = sorted(result["rows"], key=place)
     on_gpus = [row for row in rows if row["device"] != "cpu"]
     on_cpus = [row for row in rows if row["device"] == "cpu"]
     parts = ["## Whole models", ABOUT]
@@ -55,6 +56,13 @@ def section(result: Result) -> Section:
     if timed := [row for row in on_cpus if "time_us" in row]:
         parts += ["### Reduced models on a processor", REDUCED, times(timed)]
     return "\n\n".join(filter(None, [*parts, *notes(rows)])), figures
+
+
+def place(row: Row) -> tuple[Any, ...]:
+    """Of a row among the others, whenever it was measured."""
+    models = [model.name for model in MODELS]
+    at = models.index(row["model"]) if row["model"] in models else len(models)
+    return at, row["model"], row["phase"] != "prefill", row["batch"], row["length"]
 
 
 def measured(device: str, rows: Sequence[Row]) -> tuple[str, Mapping[str, str]]:

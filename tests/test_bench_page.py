@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from bench import page, plots, ratchet, result_file
+from bench import page, page_models, plots, ratchet, result_file
 from bench.markdown import number, spread, table
+from bench.model_configs import MODELS
 from bench.targets import TARGETS, Target
 
 RESULTS = page.load(result_file.RESULTS)
@@ -34,8 +35,36 @@ def test_every_bench_has_a_section_and_every_run_a_line() -> None:
         assert f"## {title}\n" in text
         result = RESULTS.get(bench, {"runs": []})
         for run in result.get("runs", [result]):
-            assert f"`{run['command']}`" in text
+            assert any(f"`{part}`" in text for part in command_parts(bench, run))
             assert not run["commit"].endswith("+changes")
+
+
+def command_parts(bench: str, run: dict[str, Any]) -> tuple[str, str]:
+    """The whole command, or its arguments where several runs share a line."""
+    command = run["command"]
+    return command, command.removeprefix(f"python -m bench.{bench} ")
+
+
+def test_runs_that_differ_in_their_cases_share_a_line() -> None:
+    (line,) = page.origins(
+        {
+            "bench": "attention",
+            "runs": [
+                RESULTS["attention"] | {"command": f"python -m bench.attention --only {name}"}
+                for name in ("'causal*'", "packed")
+            ],
+        }
+    )
+    pieces = "`--only 'causal*'`, `--only packed`"
+    assert line[-1] == f"`python -m bench.attention` in pieces: {pieces}"
+
+
+def test_rows_stand_in_the_order_of_the_models_and_sizes() -> None:
+    rows = RESULTS["models"]["rows"]
+    text, _ = page_models.section(RESULTS["models"] | {"rows": rows[::-1]})
+    assert text == page_models.section(RESULTS["models"])[0]
+    places = [text.index(f"| {model.name} prefill 8192") for model in MODELS]
+    assert places == sorted(places)
 
 
 def test_a_bench_without_a_result_is_not_measured() -> None:
