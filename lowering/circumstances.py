@@ -8,7 +8,6 @@ import importlib.metadata
 import torch
 
 from tile_backend.lowering.tuning_entry import Circumstances
-from tile_backend.supported import major_minor
 
 
 def today() -> dt.date:
@@ -31,7 +30,12 @@ def here(gpu: str, sources: str, driver: str) -> Circumstances:
 
 def has_this_inductor(version_of_torch: str) -> bool:
     """Whether Inductor is that of this process: each release of torch writes other code."""
-    return major_minor(version_of_torch) == major_minor(torch.__version__)
+    return release(version_of_torch) == release(torch.__version__)
+
+
+def release(version: str) -> list[str]:
+    """Major and minor: of "2.13.0+cpu" 2 and 13."""
+    return version.split(".")[:2]
 
 
 def version(distribution: str) -> str:
