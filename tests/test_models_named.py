@@ -24,15 +24,20 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 CLOSELY = ("llama", "qwen3", "mixtral", "gemma2", "gemma3_text", "gpt_oss", "llama4_text")
-"""Of these `make test` runs every chosen scenario; of the others those with padding or a cache."""
+"""Of these `make test` runs every chosen scenario; of the others those that are not dynamic."""
 
 
 def matrix() -> Iterator[Any]:
     for name in named.CONFIGURATIONS:
         for scenario in ALL:
-            chosen = scenario in CHOSEN and (name in CLOSELY or scenario.call != "prefill")
+            chosen = scenario in CHOSEN and (name in CLOSELY or not scenario.dynamic)
             marks = () if chosen else (pytest.mark.full,)
             yield pytest.param(name, scenario, id=f"{name}-{scenario.name}", marks=marks)
+
+
+def models() -> Iterator[Any]:
+    for name in named.CONFIGURATIONS:
+        yield pytest.param(name, marks=() if name in CLOSELY else (pytest.mark.full,))
 
 
 def eager_logits(model: torch.nn.Module, scenario: Scenario) -> torch.Tensor:
@@ -61,7 +66,7 @@ def test_sites_and_logits(name: str, scenario: Scenario) -> None:
     assert verdict, f"{name}, {scenario.name}: logits: {verdict}"
 
 
-@pytest.mark.parametrize("name", named.CONFIGURATIONS)
+@pytest.mark.parametrize("name", models())
 def test_left_to_inductor_on_a_cpu(name: str) -> None:
     """By default a CPU keeps the original nodes: the same bits as with plain Inductor."""
     model = named.build(name)
