@@ -62,3 +62,24 @@ def test_the_parts_of_a_cut_graph_are_all_reported() -> None:
     assert report is not None
     assert len(report.graphs) == 2
     assert report.counts == {"rms_norm": 2}
+
+
+@pytest.mark.usefixtures("graphs_only")
+def test_what_is_compiled_after_a_reset_replaces_what_was_thrown_away() -> None:
+    """As often as it is reset, and beside another callable that is compiled first then."""
+
+    class Gate(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.silu(x) * x
+
+    torch.compiler.reset()
+    gate, norm = (torch.compile(m, backend="tilegym") for m in (Gate(), nn.RMSNorm(8)))
+    for _ in range(3):
+        norm(torch.randn(2, 8))
+        gate(torch.randn(2, 8))
+        gate(torch.randn(2, 8, dtype=torch.bfloat16))  # compiled again: one more graph
+        report = tile_backend.last_report()
+        assert report is not None
+        assert (report.counts, len(report.graphs)) == ({"silu_mul": 2}, 2)
+        torch.compiler.reset()
+        assert tile_backend.last_report() == report, "it stays until there is another"

@@ -49,6 +49,7 @@ def tilegym(
 ) -> Callable[..., Any]:
     """Called by Dynamo for each graph. kwargs: torch 2.15 passes `name=`."""
     inductor.check_supported()
+    inductor.keep_told_of_resets(tilegym)
     ours, theirs = Options.parse(options, scope=scope.active(), known=registry.names)
     inductor.check_options(theirs)
     mode, name = mode or ours.mode, kwargs.get("name")
@@ -67,7 +68,13 @@ def tilegym(
     return dropped_logits.returning(compiled, found.dropped if found is not None else ())
 
 
-tilegym.reset = inductor.reset  # type: ignore[attr-defined]
+def reset() -> None:
+    """What torch.compiler.reset() asks of a backend."""
+    inductor.reset()
+    sessions.reset()
+
+
+tilegym.reset = reset  # type: ignore[attr-defined]
 compiler_bisector.register()
 
 

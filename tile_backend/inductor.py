@@ -143,6 +143,13 @@ def reset() -> None:
         reset_cudagraph_trees()
 
 
+def keep_told_of_resets(backend: Callable[..., Any]) -> None:
+    """torch._dynamo.reset() tells a compiled callable's backend once, and forgets it."""
+    from torch._dynamo.eval_frame import cached_backends
+
+    cached_backends.setdefault(id(backend), backend)
+
+
 def trace_artifact(name: str, encoding: str, payload: Callable[[], str]) -> None:
     """Leave a file in TORCH_TRACE, which tlparse shows; payload is called only if it is set."""
     from torch._logging._internal import trace_structured

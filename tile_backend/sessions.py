@@ -52,6 +52,7 @@ class Session:
         self.seconds = 0.0
         self.graphs: dict[object, Attempt] = {}
         self.number = next(_numbers)
+        self.resets = _resets
 
     @property
     def report(self) -> Report:
@@ -84,6 +85,9 @@ class Session:
         """
         global _newest
         _newest = self
+        if self.resets != _resets:
+            self.resets, self.pending, self.seconds = _resets, False, 0.0
+            self.graphs.clear()
         self.seconds += seconds
         compile_id, number = compiled or (object(), 0)
         known = self.graphs.get(compile_id)
@@ -135,6 +139,14 @@ def dump_folders(options: Options, name: str) -> tuple[Path, ...]:
 
 _numbers = itertools.count(1)
 _newest: Session | None = None
+_resets = 0
+"""How often compiled code was thrown away."""
+
+
+def reset() -> None:
+    """Compiled code was thrown away. A report stays until its callable is compiled again."""
+    global _resets
+    _resets += 1
 
 
 def of(caller: object | None, title: str, options: Options) -> Session:
