@@ -24,6 +24,7 @@ from tile_backend.lowering.effects import Effects
 from tile_backend.lowering.mask.reader import Reader
 from tile_backend.lowering.node import shape, size, value
 from tile_backend.lowering.terms import SymbolicNumber, Term, TermTable
+from tile_backend.lowering.uses import Uses
 from tile_backend.lowering.vocabulary import meaning_of
 
 __all__ = ["CanonicalGraph", "is_dense"]
@@ -66,7 +67,8 @@ class CanonicalGraph:
     """The terms of one graph.
 
     term:  node -> term, for nodes with one tensor value.
-    nodes: term -> the nodes that have it, in graph order.
+    nodes: term -> the nodes that have it and that something needs, in graph order.
+    uses:  which nodes are needed, and by what.
     masks: formulas of tensors, see mask; of a body, one reader for each way to it.
     """
 
@@ -81,6 +83,7 @@ class CanonicalGraph:
         self.reaches = reaches or (lambda node: node.graph is graph)
         self.masks = masks or (Reader(Effects(graph)),)
         self.effects = self.masks[0].effects
+        self.uses = Uses(self.effects)
         self.table = TermTable()
         self.term: dict[fx.Node, Term] = {}
         self.nodes: dict[Term, list[fx.Node]] = {}
@@ -106,10 +109,16 @@ class CanonicalGraph:
                 term = found
         if term is None:
             term = self.table.leaf(node, fake.dtype, shape(fake))
+        self.term[node] = term
+        if node not in self.uses.needed:
+            return
         if term.node is None:
             term.node = node
-        self.term[node] = term
         self.nodes.setdefault(term, []).append(node)
+
+    def parts(self, node: fx.Node) -> tuple[Term, ...]:
+        """The term of a node, or those of its results as far as they are known."""
+        return (self.term[node],) if node in self.term else self._parts.get(node, ())
 
     def _keeps_grad(self, node: fx.Node, found: Term) -> bool:
         """A copy made without grad is not its source: the source carries a gradient."""

@@ -129,8 +129,8 @@ def names(candidate: Candidate) -> dict[str, str]:
     for position, match in enumerate(matches):
         for name, term in match.operands.items():
             base = term
-            while base.node is None and base.args:
-                base = base.args[0]
+            while base.node is None and base.made_of:
+                base = base.made_of[0]
             if len(matches) > 1 and rule is not None and name == rule.separate:
                 name = (rule.first, rule.second)[position]
             found[name] = input_names.name(base.node) if base.node is not None else "?"

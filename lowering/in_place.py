@@ -26,6 +26,7 @@ from tile_backend.lowering.effects import (
 )
 from tile_backend.lowering.legality import fake_mode_of, same_layout
 from tile_backend.lowering.node import value
+from tile_backend.lowering.uses import Uses, values_read
 
 Function = Callable[..., Any]
 OPERATORS: dict[Any, Function] = {
@@ -50,21 +51,27 @@ def functionalise(module: fx.GraphModule) -> int:
     candidates = [node for node in effects.barriers if out_of_place(node) is not None]
     if not candidates:
         return 0
+    unneeded = set(effects.position) - Uses(effects).needed
     sharing: dict[StorageWeakRef, list[fx.Node]] = {}
     for node in module.graph.nodes:
         for storage in set(storages(node)):
             sharing.setdefault(storage, []).append(node)
     found = 0
     for node in candidates:
-        target = private_target(node, effects, sharing)
+        target = private_target(node, effects, unneeded, sharing)
         found += target is not None and replaced(module.graph, node, target, effects, sharing)
     if found:
         module.recompile()
     return found
 
 
-def private_target(node: fx.Node, effects: Effects, sharing: Sharing) -> fx.Node | None:
-    """The value that the node overwrites, if nothing else in its storage is read later."""
+def private_target(
+    node: fx.Node, effects: Effects, unneeded: set[fx.Node], sharing: Sharing
+) -> fx.Node | None:
+    """The value that the node overwrites, if nothing else in its storage is read later.
+
+    unneeded: who reads for nothing. Nodes that this pass has made are never among them.
+    """
     targets = written(node)
     if len(targets) != 1 or node in effects.without_grad:
         return None
@@ -77,7 +84,8 @@ def private_target(node: fx.Node, effects: Effects, sharing: Sharing) -> fx.Node
     if any(operand in before for operand in node.all_input_nodes if operand is not target):
         return None
     for old in before:
-        if old is not target and any(order[u] > order[node] for u in old.users):
+        later = (u for u in old.users if order[u] > order[node] and u not in unneeded)
+        if old is not target and any(old in values_read(user) for user in later):
             return None
     return target
 

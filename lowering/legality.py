@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from tile_backend.lowering import shapes
 from tile_backend.lowering.canonical import CanonicalGraph, is_dense, is_transformed
 from tile_backend.lowering.effects import is_opaque_call, storages, written
-from tile_backend.lowering.extent import CHEAP, Extent, is_metadata
+from tile_backend.lowering.extent import Extent, shareable
 from tile_backend.lowering.fusion import Fusion, Op, Respelling, Scalar
 from tile_backend.lowering.mask.source import Source
 from tile_backend.lowering.match import Match, number
@@ -27,6 +27,7 @@ from tile_backend.lowering.node import called, shape, strides, value
 from tile_backend.lowering.realise import results
 from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.lowering.signature import declared
+from tile_backend.lowering.uses import values_read
 
 Check = Reason | None
 
@@ -79,17 +80,17 @@ def structure(
         or (
             given_up(match.fusion, extent, canonical, drops)
             if match.fusion.drops
-            else contained(extent)
+            else contained(extent, canonical)
         )
         or in_order(extent, canonical)
     )
 
 
-def contained(extent: Extent) -> Check:
+def contained(extent: Extent, canonical: CanonicalGraph) -> Check:
     if not extent.escapes:
         return None
     node = extent.escapes[0]
-    users = [u for u in node.users if u not in extent.elided]
+    users = [u for u in canonical.uses.of(node) if u not in extent.elided]
     text = f"the result of {called(node)} inside it is also {used_by(users)}"
     return Reason(ReasonKind.INTERIOR_VALUE_ESCAPES, text, node.name)
 
@@ -106,7 +107,7 @@ def given_up(
 ) -> Check:
     """Nobody reads what is computed inside, but for what the model returns and may do without."""
     for node in kept_alive(extent, canonical):
-        users = [u for u in node.users if u not in extent.elided and not is_metadata(u)]
+        users = [u for u in canonical.uses.of(node) if u not in extent.elided]
         others = [u for u in users if u.op != "output"]
         if others:
             text = f"the {fusion.drops} ({called(node)}) are also {used_by(others)}"
@@ -125,16 +126,14 @@ def kept_alive(extent: Extent, canonical: CanonicalGraph) -> tuple[fx.Node, ...]
     """Elided nodes that something outside reads, views among them, but for those of operands."""
     heavy, inside = set[fx.Node](), set(extent.elided)
     for node in extent.interior:
-        term = canonical.term.get(node)
-        weighty = term is None or term.op not in CHEAP
-        if weighty or any(source in heavy for source in node.all_input_nodes):
+        if not shareable(node, canonical) or not heavy.isdisjoint(values_read(node)):
             heavy.add(node)
     return tuple(
         node
         for node in extent.interior
         if node in heavy
         and node not in extent.roots
-        and any(u not in inside and not is_metadata(u) for u in node.users)
+        and any(user not in inside for user in canonical.uses.of(node))
     )
 
 
@@ -191,18 +190,19 @@ def unaliased(extent: Extent, canonical: CanonicalGraph) -> Check:
 
 
 def place(extent: Extent, canonical: CanonicalGraph) -> fx.Node:
-    """The node before which the op goes: the first to use a result, or the main result itself."""
+    """The node before which the op goes: the first to need a result, or the main result itself."""
     order = canonical.effects.position
-    gone = set(extent.elided) - surviving(extent)
-    users = [u for root in extent.roots for u in root.users if u not in gone]
+    gone = set(extent.elided) - surviving(extent, canonical)
+    users = [u for root in extent.roots for u in canonical.uses.of(root) if u not in gone]
     return min((extent.roots[0], *users), key=order.__getitem__)
 
 
-def surviving(extent: Extent) -> set[fx.Node]:
-    """Elided nodes that stay because something outside reads them: casts and views are shared."""
+def surviving(extent: Extent, canonical: CanonicalGraph) -> set[fx.Node]:
+    """Elided nodes that stay because something outside needs them: casts and views are shared."""
     inside, found = set(extent.elided), set[fx.Node]()
     for node in reversed(extent.interior):
-        if node not in extent.roots and any(u not in inside or u in found for u in node.users):
+        users = canonical.uses.of(node)
+        if node not in extent.roots and any(u not in inside or u in found for u in users):
             found.add(node)
     return found
 

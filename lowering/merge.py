@@ -74,6 +74,7 @@ def joined(
         tuple(sorted(inside - {first.root, second.root}, key=order.__getitem__)),
         tuple(sorted(operands, key=order.__getitem__)),
         (),
+        (*first.extent.read, *second.extent.read),
         {**first.extent.equal, **second.extent.equal},
     )
     reason = legality.in_order(extent, canonical) or legality.undisturbed(extent, canonical)

@@ -14,7 +14,7 @@ from torch import fx
 
 from tile_backend.lowering import legality
 from tile_backend.lowering.canonical import CanonicalGraph
-from tile_backend.lowering.extent import Extent, extent
+from tile_backend.lowering.extent import Extent, extent, meeting_operands, shareable
 from tile_backend.lowering.identities_layout import full_permutation
 from tile_backend.lowering.legality import Call
 from tile_backend.lowering.mask import proof
@@ -113,8 +113,11 @@ def found(canonical: CanonicalGraph, matcher: Matcher) -> Iterable[Candidate]:
         seen: set[Any] = set()
         for match in matches(term, matcher, canonical.table):
             key = (match.pattern.spelling.title, match.fusion.name, tuple(match.operands.values()))
-            where = None if key in seen else extent(match, canonical)
+            if key in seen:
+                continue
             seen.add(key)
+            match = meeting_operands(match, canonical)
+            where = extent(match, canonical)
             if where is not None:
                 yield Candidate(match, where, where.roots[0])
 
@@ -141,13 +144,7 @@ def rank(canonical: CanonicalGraph) -> Callable[[Candidate], tuple[int, int, int
 
 def weighty(where: Extent, canonical: CanonicalGraph) -> list[fx.Node]:
     """The elided nodes that only one rewrite may have: casts and views can be shared."""
-    cheap = ("cast", "slice", "select", "permute", "reshape", "expand")
-    return [
-        node
-        for node in where.elided
-        if node is where.roots[0]
-        or (node in canonical.term and canonical.term[node].op not in cheap)
-    ]
+    return [n for n in where.elided if n is where.roots[0] or not shareable(n, canonical)]
 
 
 def judge(

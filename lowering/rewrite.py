@@ -58,7 +58,7 @@ def apply(
     order = {node: position for position, node in enumerate(graph.nodes)}
     replaced: dict[fx.Node, fx.Node] = {}
     for candidate in sorted(candidates, key=lambda c: order[c.place]):
-        splice(graph, candidate, replaced, overload, check)
+        splice(graph, candidate, replaced, overload, check, order)
     drop_outputs(graph, {node for candidate in candidates for node in candidate.dropped})
     for candidate in candidates:
         erase(graph, candidate)
@@ -78,8 +78,12 @@ def splice(
     replaced: dict[fx.Node, fx.Node],
     overload: str,
     check: Check | None,
+    order: Mapping[fx.Node, int],
 ) -> None:
-    """Insert one op. `replaced` maps the results that earlier ops took over, and is extended."""
+    """Insert one op. `replaced` maps the results that earlier ops took over, and is extended.
+
+    order: of the nodes that are not ours.
+    """
     tracer = TracksNodes(graph)
 
     def leaf(node: fx.Node) -> fx.Proxy:
@@ -95,11 +99,14 @@ def splice(
     with graph.inserting_before(candidate.place):
         laid_out = replacement(candidate, tracer, leaf, taken, overload, check)
     annotate(tracer.made, candidate)
-    ours = set(tracer.made)
+    ours, first = set(tracer.made), order[candidate.place]
+
+    def takes_new(user: fx.Node) -> bool:
+        """Who needs no element of a result may stand before it, and keeps the old one."""
+        return user not in ours and order.get(user, first) >= first
+
     for root, proxy in zip(candidate.extent.roots, laid_out, strict=True):
-        root.replace_all_uses_with(
-            proxy.node, delete_user_cb=lambda user: user not in ours, propagate_meta=False
-        )
+        root.replace_all_uses_with(proxy.node, delete_user_cb=takes_new, propagate_meta=False)
         replaced[root] = proxy.node
 
 

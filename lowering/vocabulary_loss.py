@@ -13,11 +13,12 @@ import torch.nn.functional as F
 
 from tile_backend.lowering import identities_layout as layout
 from tile_backend.lowering import shapes
+from tile_backend.lowering.canonical_ops import having
 from tile_backend.lowering.identities import build, cast
 from tile_backend.lowering.terms import Term, TermTable
 from tile_backend.lowering.vocabulary import Meaning, Result, is_number, word
 
-EACH_LOGIT = frozenset(("cast", "tanh", "mul", "div"))
+EACH_LOGIT = having("elementwise")
 """What is done to one logit at a time, between the last layer and the loss."""
 
 
