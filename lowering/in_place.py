@@ -24,9 +24,8 @@ from tile_backend.lowering.effects import (
     storages,
     written,
 )
-from tile_backend.lowering.legality import fake_mode_of
+from tile_backend.lowering.legality import fake_mode_of, same_layout
 from tile_backend.lowering.node import value
-from tile_backend.lowering.strides import same_strides
 from tile_backend.lowering.uses import Uses, values_read
 
 Function = Callable[..., Any]
@@ -107,7 +106,7 @@ def replaced(
         method = getattr(torch.Tensor, function) if isinstance(function, str) else function
         made = method(*given, **named)
     known = value(node)
-    if made.dtype != known.dtype or made.shape != known.shape or not same_strides(known, made):
+    if made.dtype != known.dtype or made.shape != known.shape or not same_layout(known, made):
         return False
     with graph.inserting_before(node):
         new = graph.create_node(node.op, function, args, kwargs)

@@ -9,7 +9,7 @@ useless are erased (a general dead-code pass would delete in-place ops whose res
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -19,14 +19,13 @@ from torch.fx.traceback import NodeSource, NodeSourceAction
 from tile_backend.lowering import checked, steps
 from tile_backend.lowering.check_request import Check
 from tile_backend.lowering.fusion import Op
-from tile_backend.lowering.legality import fake_mode_of
+from tile_backend.lowering.legality import fake_mode_of, same_layout
 from tile_backend.lowering.mask.source import Source
 from tile_backend.lowering.match import Match
-from tile_backend.lowering.node import line, value
+from tile_backend.lowering.node import hint, line, value
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.realise import operands, results
 from tile_backend.lowering.signature import declared
-from tile_backend.lowering.strides import layout, way_to
 
 KEPT_META = ("stack_trace", "nn_module_stack", "source_fn_stack", "fwd_nn_module_stack", "seq_nr")
 
@@ -138,8 +137,8 @@ def replacement(
     made = [result] if len(call.outputs) == 1 else [result[i] for i in range(len(call.outputs))]
     found = made if candidate.merged else results(candidate.match, made)
     return [
-        result_like(proxy, root, fake)
-        for proxy, root, fake in zip(found, candidate.extent.roots, lying(candidate), strict=True)
+        result_like(proxy, value(root), fake)
+        for proxy, root, fake in zip(found, candidate.extent.roots, call.results, strict=True)
     ]
 
 
@@ -190,26 +189,15 @@ def bound_operands(candidate: Candidate, leaf: Any) -> Mapping[str, Any]:
     return found
 
 
-def result_like(proxy: Any, root: fx.Node, new: torch.Tensor) -> Any:
-    """The result in the strides that the model has here. new: a fake tensor that lies like it."""
-    old = value(root)
-    way = way_to(layout(old, root.target), layout(new, proxy.node.target))
-    if way is None:
-        raise ValueError(f"nothing has the strides {tuple(old.stride())} of the model's result")
-    return way(proxy)
-
-
-def lying(candidate: Candidate) -> Sequence[torch.Tensor]:
-    """Fake tensors that lie like the new results do, before anything is done about it."""
-    call = candidate.call
-    assert call is not None
-    if candidate.plain and call.respelled is not None:
-        given = call.masked if call.respelled.masked else call.arguments
-        with fake_mode_of([value(candidate.root)]), torch.no_grad():
-            return results(candidate.match, (call.respelled.function(**given),))
-    if call.steps:
-        return results(candidate.match, call.steps[-1].outputs)
-    return call.results
+def result_like(proxy: Any, old: torch.Tensor, new: torch.Tensor) -> Any:
+    """The result in the memory layout that the model has here, which views downstream rely on."""
+    if same_layout(old, new):
+        return proxy
+    order = sorted(range(old.dim()), key=lambda d: (-hint(old.stride(d)), d))
+    inverse = [order.index(d) for d in range(old.dim())]
+    if order == list(range(old.dim())):
+        return proxy.contiguous()
+    return proxy.permute(order).contiguous().permute(inverse)
 
 
 def annotate(made: list[fx.Node], candidate: Candidate) -> None:
