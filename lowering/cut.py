@@ -14,9 +14,9 @@ import torch
 from torch import fx
 
 from tile_backend.lowering import rewrite
-from tile_backend.lowering.effects import called_name, is_barrier
+from tile_backend.lowering.effects import is_barrier
 from tile_backend.lowering.nesting import Nesting
-from tile_backend.lowering.node import hint, value
+from tile_backend.lowering.node import called_name, hint, value
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.real_tensors import CannotRun
 

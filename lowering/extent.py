@@ -13,9 +13,8 @@ import torch
 from torch import fx
 
 from tile_backend.lowering.canonical import CanonicalGraph
-from tile_backend.lowering.effects import called_name
 from tile_backend.lowering.match import Match
-from tile_backend.lowering.node import value
+from tile_backend.lowering.node import called_name, value
 from tile_backend.lowering.terms import Term
 
 CHEAP = frozenset(
@@ -47,6 +46,7 @@ class Extent:
     operands: nodes that the new op reads.
     escapes:  interior nodes of weight that are used outside.
     equal:    nodes with the value of one that the op reads, such as a cast that changes nothing.
+    stood_for: for each operand the nodes that the program reads in its place, itself perhaps.
     """
 
     roots: tuple[fx.Node, ...]
@@ -54,6 +54,7 @@ class Extent:
     operands: tuple[fx.Node, ...]
     escapes: tuple[fx.Node, ...]
     equal: Mapping[fx.Node, fx.Node] = dataclasses.field(default_factory=dict)
+    stood_for: Mapping[fx.Node, tuple[fx.Node, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def elided(self) -> tuple[fx.Node, ...]:
@@ -81,10 +82,13 @@ def extent(match: Match, canonical: CanonicalGraph) -> Extent | None:
         if term.node is not None and node is not term.node
     }
     interior: dict[fx.Node, None] = {}
+    read = set[fx.Node]()
     todo = [roots[0]]
     while todo:
         node = todo.pop()
         for source in node.all_input_nodes:
+            if source in stops:
+                read.add(source)
             if source in stops or source in interior or not holds_tensors(source):
                 continue
             if source.op not in ("call_function", "call_method"):
@@ -101,6 +105,11 @@ def extent(match: Match, canonical: CanonicalGraph) -> Extent | None:
         tuple(sorted(operands, key=order.__getitem__)),
         tuple(sorted(escapes, key=order.__getitem__)),
         equal,
+        {
+            term.node: tuple(n for n in canonical.nodes[term] if n in read)
+            for term in bases
+            if term.node is not None
+        },
     )
 
 

@@ -75,13 +75,14 @@ def structure(
     return (
         match.pattern.spelling.declined
         or unaliased(extent, canonical)
-        or undisturbed(extent, canonical)
+        or same_versions(extent, canonical)
         or (
             given_up(match.fusion, extent, canonical, drops)
             if match.fusion.drops
             else contained(extent)
         )
         or in_order(extent, canonical)
+        or kept(extent, canonical)
     )
 
 
@@ -136,6 +137,55 @@ def kept_alive(extent: Extent, canonical: CanonicalGraph) -> tuple[fx.Node, ...]
         and node not in extent.roots
         and any(u not in inside and not is_metadata(u) for u in node.users)
     )
+
+
+def same_versions(extent: Extent, canonical: CanonicalGraph) -> Check:
+    """The op finds in every tensor what the ops find in it that it takes the place of."""
+    return undisturbed(extent, canonical) or unchanged(extent, canonical)
+
+
+def unchanged(extent: Extent, canonical: CanonicalGraph) -> Check:
+    """Nothing writes to an operand between a node that the program reads for it and the op.
+
+    The operand may be another node with the same value: what was copied, say.
+    """
+    where, effects = place(extent, canonical), canonical.effects
+    order = effects.position
+    first = min(extent.elided, key=order.__getitem__)
+    for operand, read in extent.stood_for.items():
+        for node in read or (first,):
+            if node is operand:
+                continue
+            start, stop = sorted((node, where), key=order.__getitem__)
+            writer = effects.writer_from(operand, start, stop)
+            if writer is not None:
+                return Reason(
+                    ReasonKind.MUTATION_BARRIER,
+                    f"{called(writer)} writes to what {called(node)} was made from, before"
+                    f" {called(where)}",
+                    writer.name,
+                )
+    return None
+
+
+def kept(extent: Extent, canonical: CanonicalGraph) -> Check:
+    """In training nothing writes to an operand after the op, which keeps it for its backward.
+
+    The original code may keep something else: what it has cast, say.
+    """
+    effects = canonical.effects
+    trains = any(value(r).requires_grad and r not in effects.without_grad for r in extent.roots)
+    where = place(extent, canonical)
+    for operand in extent.operands if trains else ():
+        writer = effects.writer_from(operand, where, None)
+        if writer is not None:
+            return Reason(
+                ReasonKind.MUTATION_BARRIER,
+                f"{called(writer)} writes to {called(operand)}, which the op would keep for its"
+                " backward",
+                writer.name,
+            )
+    return None
 
 
 def undisturbed(extent: Extent, canonical: CanonicalGraph) -> Check:

@@ -75,8 +75,9 @@ def joined(
         tuple(sorted(operands, key=order.__getitem__)),
         (),
         {**first.extent.equal, **second.extent.equal},
+        {**first.extent.stood_for, **second.extent.stood_for},
     )
-    reason = legality.in_order(extent, canonical) or legality.undisturbed(extent, canonical)
+    reason = legality.in_order(extent, canonical) or legality.same_versions(extent, canonical)
     if reason is not None or first.call is None or second.call is None:
         return None
     op = first.match.fusion.op(rule.two)

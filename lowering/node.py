@@ -58,6 +58,13 @@ def target_name(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target))
 
 
+def called_name(node: fx.Node) -> str:
+    """The name of the function or method that a node calls; "" for other nodes."""
+    if node.op == "call_method":
+        return str(node.target)
+    return str(getattr(node.target, "__name__", "")) if node.op == "call_function" else ""
+
+
 def called(node: fx.Node) -> str:
     """The word of a reason for a node: op and line. Names of nodes differ between layers."""
     if not node.op.startswith("call"):

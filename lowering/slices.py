@@ -16,10 +16,10 @@ import torch
 from torch import fx
 
 from tile_backend.lowering.alone import kind
-from tile_backend.lowering.effects import Effects, called_name
+from tile_backend.lowering.effects import Effects
 from tile_backend.lowering.extent import holds_tensors
 from tile_backend.lowering.fusible import kind_of
-from tile_backend.lowering.node import value
+from tile_backend.lowering.node import called_name, value
 from tile_backend.lowering.plan import Candidate
 
 MOST_NEIGHBOURS = 40

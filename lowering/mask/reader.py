@@ -22,7 +22,7 @@ from torch import fx
 from tile_backend.lowering.effects import Effects, storages, unwrapped
 from tile_backend.lowering.mask import along, batching, constants, elements, values, views
 from tile_backend.lowering.mask.elements import Elements, Indices, NotExplained
-from tile_backend.lowering.mask.moments import Read, is_reshaped, moment
+from tile_backend.lowering.mask.moments import Read, is_reshaped
 from tile_backend.lowering.mask.words import WORDS
 from tile_backend.lowering.node import shape, size, value
 
@@ -91,7 +91,7 @@ class Reader:
         if node in self.effects.volatile and is_reshaped(self.effects, node):
             raise GaveUpError(f"{node.name} changes its shape")  # and its fake value has another
         if reader is not None and node in self.effects.volatile:
-            when = moment(self.effects, node, reader)
+            when = self.effects.version(node, reader)
         if (node, when) not in self._known:
             self._known[node, when] = self._remembered(node, reader, when)
         return self._known[node, when]

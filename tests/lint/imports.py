@@ -33,6 +33,7 @@ PRIVATE_TORCH_ALLOWED = {
     "tile_backend/compiler_bisector.py": "torch's own bisector, which has no public interface",
     "lowering/inductor_ir.py": "the lowering of our ops: Inductor's IR classes",
     "lowering/mask/batching.py": "the calls by which torch.vmap shows in a graph",
+    "lowering/meta.py": "leaving the fake mode that a backend is called in",
     "lowering/real_tensors.py": "leaving the tracing that a backend is called in",
     "lowering/legality.py": "the fake mode under which Dynamo made a graph's example values",
 }
