@@ -2,7 +2,8 @@
 
 With the nodes comes what a rewrite has explained away: what a mask is computed from, and whatever
 whole numbers and conditions are computed from, up to inputs of the program, also across the calls
-of bodies. So the code can be given values that can occur. Nothing of the graph is changed.
+of bodies. So the code can be given values that can occur. The program's writes to what the part
+reads come along in their places, on copies of the inputs. Nothing of the graph is changed.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import torch
 from torch import fx
 
 from tile_backend.lowering import rewrite
-from tile_backend.lowering.effects import is_barrier
+from tile_backend.lowering.effects import is_barrier, is_opaque_call, storages, written
+from tile_backend.lowering.extent import copies
 from tile_backend.lowering.nesting import Nesting
-from tile_backend.lowering.node import called_name, hint, value
+from tile_backend.lowering.node import called, called_name, hint, value
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.real_tensors import CannotRun
 
@@ -38,6 +40,11 @@ class Cut:
         self.nesting = nesting
         self.candidates = tuple(candidates)
         taken = {*neighbours, *(n for c in candidates for n in c.extent.elided)}
+        for candidate in candidates:
+            taken.update(copies(candidate.extent))
+        writers = self._writers(taken)
+        self._overwritten = {s for writer in writers for n in written(writer) for s in storages(n)}
+        taken.update(writers)
         self.wanted = taken
         self.equal = {
             node: operand
@@ -60,6 +67,26 @@ class Cut:
         self.inputs = tuple(
             sorted((n for n in self._read if n not in self._inside), key=self._position)
         )
+        self._check_aliases()
+
+    def _writers(self, taken: set[fx.Node]) -> tuple[fx.Node, ...]:
+        """What in between writes to a value that is read here. Raises CannotRun."""
+        found: list[fx.Node] = []
+        for graph in {node.graph: None for node in taken}:
+            inside = [node for node in taken if node.graph is graph]
+            found += self.nesting.effects[graph].writers_among(inside)
+        for writer in found:
+            if is_opaque_call(writer) or called_name(writer).rstrip("_") in RANDOM:
+                raise CannotRun(f"what {called(writer)} writes in between cannot be told")
+        return tuple(found)
+
+    def _check_aliases(self) -> None:
+        """Inputs get numbers of their own: a write to one must not be one to another."""
+        several: dict[object, fx.Node] = {}
+        for node in self.inputs:
+            for storage in self._overwritten.intersection(storages(node)):
+                if several.setdefault(storage, node) is not node:
+                    raise CannotRun(f"{called(node)} shares memory that is written to in between")
 
     def _position(self, node: fx.Node) -> tuple[int, int]:
         """Graphs that make calls come before the bodies."""
@@ -212,7 +239,11 @@ class Cut:
 
     def _opened(self, nodes: Iterable[fx.Node]) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
         graph = fx.Graph()
-        return graph, {node: graph.placeholder(f"input_{i}") for i, node in enumerate(nodes)}
+        taken = {node: graph.placeholder(f"input_{i}") for i, node in enumerate(nodes)}
+        for node, made in list(taken.items()):
+            if self._overwritten.intersection(storages(node)):
+                taken[node] = graph.call_method("clone", (made,))
+        return graph, taken
 
     def _copy(
         self, node: fx.Node, graph: fx.Graph, taken: dict[fx.Node, fx.Node], name: str

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import weakref
+from collections.abc import Iterable
 
 import torch
 from torch import fx
@@ -173,6 +174,24 @@ class Effects:
         stop = len(self.position) if last is None else self.position[last]
         writers = self.writes_to(node)
         return next((w for w in writers if start <= self.position[w] < stop), None)
+
+    def writers_among(self, nodes: Iterable[fx.Node]) -> list[fx.Node]:
+        """What, between the first of these nodes and the last, writes to what they read or make.
+
+        And what these writers read in their turn.
+        """
+        inside = set(nodes)
+        todo, places = list(inside), [self.position[node] for node in inside]
+        found: list[fx.Node] = []
+        while todo:
+            node = todo.pop()
+            for writer in (w for n in (node, *node.all_input_nodes) for w in self.writes_to(n)):
+                if writer in inside or not min(places) < self.position[writer] < max(places):
+                    continue
+                inside.add(writer)
+                found.append(writer)
+                todo.append(writer)
+        return found
 
     def between(self, first: fx.Node, last: fx.Node) -> list[fx.Node]:
         """The barriers strictly between two nodes."""

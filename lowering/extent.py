@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from tile_backend.lowering.canonical import CanonicalGraph
+from tile_backend.lowering.effects import is_barrier
 from tile_backend.lowering.match import Match
 from tile_backend.lowering.node import called_name, value
 from tile_backend.lowering.terms import Term
@@ -31,6 +32,9 @@ CHEAP = frozenset(
     )
 )
 """Operations that may be computed twice: an interior value of one of these may be used outside."""
+
+MOST_COPIES = 50
+"""Calls between an operand and a node with its value."""
 
 METADATA = frozenset(
     ("size", "dim", "numel", "stride", "is_contiguous", "element_size", "get_device", "ndimension")
@@ -140,3 +144,23 @@ def escapes_from(node: fx.Node, inside: set[fx.Node], canonical: CanonicalGraph)
 def is_metadata(node: fx.Node) -> bool:
     """A use that reads shape or dtype, not values."""
     return called_name(node) in METADATA or node.target is getattr
+
+
+def copies(extent: Extent) -> set[fx.Node]:
+    """What leads from operands to nodes that the program reads in their place: it copies them."""
+    pairs = ((node, operand) for operand, read in extent.stood_for.items() for node in read)
+    return {step for node, operand in pairs for step in path(node, operand)}
+
+
+def path(node: fx.Node, source: fx.Node) -> set[fx.Node]:
+    """The calls that make a node of `source` alone; nothing where there are other sources."""
+    found, todo = set[fx.Node](), [node]
+    while todo:
+        current = todo.pop()
+        if current is source or current in found:
+            continue
+        if not current.op.startswith("call") or is_barrier(current) or len(found) > MOST_COPIES:
+            return set()
+        found.add(current)
+        todo += [n for n in current.all_input_nodes if isinstance(value(n), torch.Tensor)]
+    return found

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import fx
 
-from tile_backend.lowering import legality
+from tile_backend.lowering import legality, read_place
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.extent import Extent
 from tile_backend.lowering.fusion import Merge
@@ -77,7 +77,7 @@ def joined(
         {**first.extent.equal, **second.extent.equal},
         {**first.extent.stood_for, **second.extent.stood_for},
     )
-    reason = legality.in_order(extent, canonical) or legality.same_versions(extent, canonical)
+    reason = read_place.in_order(extent, canonical) or read_place.same_versions(extent, canonical)
     if reason is not None or first.call is None or second.call is None:
         return None
     op = first.match.fusion.op(rule.two)
@@ -91,7 +91,7 @@ def joined(
     return dataclasses.replace(
         first,
         extent=extent,
-        place=legality.place(extent, canonical),
+        place=read_place.place(extent, canonical),
         call=call,
         merged=(second.match,),
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import fx
 
-from tile_backend.lowering import legality
+from tile_backend.lowering import legality, read_place
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.extent import Extent, extent
 from tile_backend.lowering.identities_layout import full_permutation
@@ -169,7 +169,7 @@ def judge(
     reason = legality.same_results(made, candidate.extent)
     if reason is not None:
         return dataclasses.replace(candidate, reason=reason)
-    where = legality.place(candidate.extent, canonical)
+    where = read_place.place(candidate.extent, canonical)
     call = proof.applied(made, candidate.match, canonical)
     dropped: tuple[fx.Node, ...] = ()
     if candidate.match.fusion.drops:

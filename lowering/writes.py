@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tile_backend.lowering import meta
 from tile_backend.lowering.meta import without_fakes
 from tile_backend.lowering.meta_results import kind
-from tile_backend.lowering.node import value
+from tile_backend.lowering.node import called_name, value
 
 STATISTICS = frozenset(("running_mean", "running_var"))
 """Arguments that batch and instance norms write to in training, though older schemas of theirs do
@@ -43,13 +43,15 @@ def in_place_operators() -> Iterator[Callable[..., Any]]:
 
 IN_PLACE_OPERATORS = frozenset(in_place_operators())
 IN_PLACE_METHODS = frozenset(f"__{function.__name__}__" for function in IN_PLACE_OPERATORS)
+PYTHON_MODULES = ("torch.nn.functional", "torch.functional", "torch._tensor")
+"""Where torch defines functions in Python."""
 PURE_MODULES = ("torch._C._functorch",)
 """Their functions wrap and unwrap the tensors of torch.func's transforms."""
 
 
 def by_call(node: fx.Node) -> list[fx.Node]:
     """The operands that a function or method call writes to; not for higher-order ops."""
-    operands = [n for n in node.all_input_nodes if any(tensors(value(n)))]
+    operands = [n for n in node.all_input_nodes if [*tensors(value(n))]]
     if not operands:
         return []
     if node.target in IN_PLACE_OPERATORS or node.target in IN_PLACE_METHODS:
@@ -119,8 +121,13 @@ def observed(node: fx.Node) -> list[fx.Node]:
         return []
     operands = node.all_input_nodes
     numbers = {operand: number for number, operand in enumerate(operands)}
-    form = fx.node.map_arg((node.args, node.kwargs), lambda n: (numbers[n], kind(meta.node(n))))
-    key = kind((form[0], tuple(form[1].items())))
+    of = form if is_torch(node) else kind
+
+    def shown(operand: fx.Node) -> Any:
+        return numbers[operand], fx.node.map_aggregate(meta.node(operand), of)
+
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), shown)
+    key = kind((args, tuple(kwargs.items())))
     try:
         known = _observed.setdefault(function_of(node), {})
         if key not in known:
@@ -129,6 +136,19 @@ def observed(node: fx.Node) -> list[fx.Node]:
     except TypeError:  # an argument that cannot be a key
         places = run(node)
     return [operands[place] for place in places]
+
+
+def form(argument: Any) -> Any:
+    """What a function of torch's own could decide by whether it writes: not a size."""
+    tensor = isinstance(argument, torch.Tensor)
+    return (argument.dtype, argument.dim()) if tensor else kind(argument)
+
+
+def is_torch(node: fx.Node) -> bool:
+    """Whether torch itself defines the function or method."""
+    if isinstance(node.target, str):
+        return hasattr(torch.Tensor, node.target)
+    return str(getattr(node.target, "__module__", None)).startswith(PYTHON_MODULES)
 
 
 def function_of(node: fx.Node) -> Any:
@@ -141,8 +161,8 @@ def function_of(node: fx.Node) -> Any:
 def run(node: fx.Node) -> tuple[int, ...]:
     """The numbers of the operands that are written to. Where it does not run, all of them.
 
-    A method of torch.Tensor that does not run on meta tensors (`item`) goes by its name: those
-    that write end with an underscore, or have no schema only if Python defines them.
+    A function of torch's own that does not run on meta tensors (`unique`) goes by its name and
+    flags, which say when it writes.
     """
     operands = node.all_input_nodes
     with without_fakes(), torch.no_grad(), Writes() as seen:
@@ -151,9 +171,9 @@ def run(node: fx.Node) -> tuple[int, ...]:
         try:
             meta.call(node, values)
         except Exception:  # noqa: BLE001 - a user's function may raise anything
-            own = isinstance(node.target, str) and hasattr(torch.Tensor, node.target)
-            reads = own and not str(node.target).endswith("_")
-            return () if reads else tuple(range(len(operands)))
+            says = called_name(node).endswith("_") or "out" in node.kwargs
+            says = says or node.kwargs.get("inplace") is True
+            return () if is_torch(node) and not says else tuple(range(len(operands)))
     return tuple(
         number
         for number, operand in enumerate(operands)
