@@ -151,6 +151,12 @@ class Effects:
             self.region[node] = len(self.barriers)
             self.position[node] = position
         self.order = tuple(self.position[barrier] for barrier in self.barriers)
+        self.trains = any(
+            value(node).requires_grad
+            for node in graph.nodes
+            if isinstance(value(node), torch.Tensor)
+        )
+        """Whether some value has a gradient."""
         self.volatile = {node for node in graph.nodes if self.writers and self.writes_to(node)}
         self.unsettled = {
             node

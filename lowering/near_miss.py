@@ -174,7 +174,9 @@ def score(
     known = binding.terms.get(wanted)
     if wanted.op in ("hole", "scalar", "number"):
         if known is not None and known is not term:
-            return 0, difference(wanted, term, f"{wanted.attrs[0]} stands for two different values")
+            same = known.op == term.op == "leaf" and known.node is term.node
+            words = "is written to in between" if same else "stands for two different values"
+            return 0, difference(wanted, term, f"{wanted.attrs[0]} {words}")
         accepted = unify(wanted, term, binding, pattern)
         return 0, None if accepted else difference(wanted, term)
     if wanted.op != term.op or len(wanted.args) != len(term.args):

@@ -12,7 +12,8 @@ from torch import fx
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.effects import is_opaque_call, storages, written
 from tile_backend.lowering.extent import Extent
-from tile_backend.lowering.node import called, value
+from tile_backend.lowering.mask.reader import Reader
+from tile_backend.lowering.node import called
 from tile_backend.lowering.reason import Reason, ReasonKind
 
 Check = Reason | None
@@ -48,16 +49,17 @@ def unchanged(extent: Extent, canonical: CanonicalGraph) -> Check:
 
 
 def kept(extent: Extent, canonical: CanonicalGraph) -> Check:
-    """In training nothing writes to an operand after the op, which keeps it for its backward.
+    """In training nothing writes to an operand after the op, of a body neither outside its call.
 
-    The original code may keep something else: what it has cast, say.
+    The op keeps its operands for its backward, where the original code may keep something else:
+    what it has cast, say. Without a gradient of its own it may be computed again for that of others.
     """
-    effects = canonical.effects
-    trains = any(value(r).requires_grad and r not in effects.without_grad for r in extent.roots)
+    if not any(reader.trains for reader in canonical.masks):
+        return None
     where = place(extent, canonical)
-    for operand in extent.operands if trains else ():
-        writer = effects.writer_from(operand, where, None)
-        if writer is not None:
+    for operand in extent.operands:
+        found = (later_writer(reader, operand, where) for reader in canonical.masks)
+        for writer in filter(None, found):
             return Reason(
                 ReasonKind.MUTATION_BARRIER,
                 f"{called(writer)} writes to {called(operand)}, which the op would keep for its"
@@ -65,6 +67,16 @@ def kept(extent: Extent, canonical: CanonicalGraph) -> Check:
                 writer.name,
             )
     return None
+
+
+def later_writer(reader: Reader, node: fx.Node, where: fx.Node) -> fx.Node | None:
+    """What writes to the node's value after `where`, or to what it is outside of the body."""
+    effects, outside = reader.effects, reader.outside
+    last = effects.position[where]
+    writer = next((w for w in effects.writes_to(node) if effects.position[w] >= last), None)
+    if writer is None and outside is not None and node in outside.operands:
+        return later_writer(outside.reader, outside.operands[node], outside.call.next)
+    return writer
 
 
 def undisturbed(extent: Extent, canonical: CanonicalGraph) -> Check:

@@ -61,6 +61,11 @@ class Reader:
         self.steps = 0
         self._known: dict[tuple[fx.Node, int | None], Elements] = {}
 
+    @property
+    def trains(self) -> bool:
+        """Whether some value has a gradient, here or outside."""
+        return self.effects.trains or (self.outside is not None and self.outside.reader.trains)
+
     def begin(self) -> None:
         """Counts the steps of another mask."""
         self.steps = 0
