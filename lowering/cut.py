@@ -119,6 +119,9 @@ class Cut:
             if outer is not None:
                 self.equal = {**self.equal, node: self.resolved(outer)}
                 todo.append(self.resolved(outer))
+            elif self._is_overwritten_view(node):
+                self._inside[node] = None
+                todo += node.all_input_nodes
             elif (any_number and not floats) or not self._can_run(node):
                 self._read[node] = None
             else:
@@ -126,6 +129,13 @@ class Cut:
                 todo += [self.resolved(source) for source in node.all_input_nodes]
         if len(self._inside) > MOST_NODES:
             raise CannotRun(f"more than {MOST_NODES} operations lead to its mask")
+
+    def _is_overwritten_view(self, node: fx.Node) -> bool:
+        """Memory of another value that is written to in between: it has to stay so."""
+        if not node.op.startswith("call") or is_barrier(node):
+            return False
+        shared = self._overwritten.intersection(storages(node))
+        return any(shared.intersection(storages(source)) for source in node.all_input_nodes)
 
     def _can_run(self, node: fx.Node) -> bool:
         """Whether it gives the same value whenever it runs, and without the program's writes."""

@@ -127,7 +127,7 @@ def widened(tree: Any) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
-    """A tensor that narrows, and has memory but no gradient: it may be written to through a view."""
+    """A narrow tensor with memory of its own and no gradient: a view of it may be written to."""
     plain = type(value) is torch.Tensor and value.layout is torch.strided
     return plain and value.dtype in WIDE and not value.requires_grad and not value.is_meta
 

@@ -52,7 +52,7 @@ def kept(extent: Extent, canonical: CanonicalGraph) -> Check:
     """In training nothing writes to an operand after the op, of a body neither outside its call.
 
     The op keeps its operands for its backward, where the original code may keep something else:
-    what it has cast, say. Without a gradient of its own it may be computed again for that of others.
+    what it has cast, say. Without a gradient of its own it may be run again for that of others.
     """
     if not any(reader.trains for reader in canonical.masks):
         return None
