@@ -4,6 +4,8 @@ With the nodes comes what a rewrite has explained away: what a mask is computed 
 whole numbers and conditions are computed from, up to inputs of the program, also across the calls
 of bodies. So the code can be given values that can occur. The program's writes to what the part
 reads come along in their places, on copies of the inputs. Nothing of the graph is changed.
+
+Longer than 300 lines because what comes along, and how it is written down, is one decision.
 """
 
 from __future__ import annotations
