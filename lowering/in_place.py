@@ -48,7 +48,7 @@ def functionalise(module: fx.GraphModule) -> int:
     """Write out every private in-place call; returns how many there were."""
     effects = Effects(module.graph)
     candidates = [node for node in effects.barriers if out_of_place(node) is not None]
-    if not candidates:
+    if not candidates or effects.memory_moves:
         return 0
     sharing: dict[StorageWeakRef, list[fx.Node]] = {}
     for node in module.graph.nodes:
