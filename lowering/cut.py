@@ -43,7 +43,8 @@ class Cut:
         self.candidates = tuple(candidates)
         taken = {*neighbours, *(n for c in candidates for n in c.extent.elided)}
         for candidate in candidates:
-            taken.update(copies(candidate.extent))
+            effects = nesting.effects[candidate.root.graph]
+            taken.update(copies(candidate.extent, effects.writes_to))
         writers = self._writers(taken)
         self._overwritten = {s for writer in writers for n in written(writer) for s in storages(n)}
         taken.update(writers)

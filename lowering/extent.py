@@ -7,7 +7,7 @@ identities did to the terms, everything on that way is what the rewrite removes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import fx
@@ -154,10 +154,14 @@ def is_metadata(node: fx.Node) -> bool:
     return called_name(node) in METADATA or node.target is getattr
 
 
-def copies(extent: Extent) -> set[fx.Node]:
-    """What leads from operands to nodes that the program reads in their place: it copies them."""
-    pairs = ((node, operand) for operand, read in extent.stood_for.items() for node in read)
-    return {step for node, operand in pairs for step in path(node, operand)}
+def copies(extent: Extent, writers: Callable[[fx.Node], Sequence[fx.Node]]) -> set[fx.Node]:
+    """What copies operands that are written to, for the nodes that the program reads instead.
+
+    writers: of a node's value.
+    """
+    pairs = [(n, operand) for operand, read in extent.stood_for.items() for n in read]
+    written = [(node, operand) for node, operand in pairs if writers(operand)]
+    return {step for node, operand in written for step in path(node, operand)}
 
 
 def path(node: fx.Node, source: fx.Node) -> set[fx.Node]:
