@@ -14,7 +14,14 @@ from typing import Any
 
 import torch
 
-from tile_backend.lowering import autograd, checked, reference, run_time_check, shape_check
+from tile_backend.lowering import (
+    autograd,
+    checked,
+    failure,
+    reference,
+    run_time_check,
+    shape_check,
+)
 from tile_backend.lowering.fusion import Fusion, Op
 from tile_backend.lowering.signature import Signature
 
@@ -56,6 +63,12 @@ def define(fusions: Iterable[Fusion]) -> None:
                         f"fusion {fusion.name!r} declares torch.ops.{NAMESPACE}.{op.name}, which is"
                         f" already defined with another schema or reference; rename its op"
                     )
+
+
+def define_each(fusions: Iterable[Fusion]) -> None:
+    """The same, where one that cannot be defined is no reason to be without the others."""
+    for fusion in fusions:
+        failure.instead(None, f"defining the ops of {fusion.name}", None, define, [fusion])
 
 
 def record(name: str) -> Record:

@@ -97,7 +97,7 @@ def record_of(name: str) -> custom_op.Record:
         return custom_op.record(name)
     except KeyError:
         # By name: lowering is handed its fusions, but compiled code comes without anybody to do it.
-        custom_op.define(importlib.import_module("tile_backend.registry").known_fusions())
+        custom_op.define_each(importlib.import_module("tile_backend.registry").known_fusions())
     try:
         return custom_op.record(name)
     except KeyError:

@@ -19,6 +19,8 @@ class Message(Exception):
     """A template and the fields that fill it; the common part of errors and warnings."""
 
     template: ClassVar[str] = "{text}"
+    deliberate: ClassVar[bool] = True
+    """Raised for the user, so that nothing of ours takes it for a failure (lowering/failure.py)."""
     fields: dict[str, object]
 
     def __init__(self, *, where: str = "", **fields: object) -> None:
@@ -280,6 +282,25 @@ class InternalFailure(TileBackendWarning):
         "but nothing in it is fused. Cause: {cause}. Please report it to "
         f"{ISSUES} with the output of `python -m tile_backend doctor` and the traceback that "
         "TORCH_LOGS='+tile_backend' prints; tilegym.strict='expect' turns this into an error."
+    )
+
+
+class CompileFailed(InternalFailure):
+    """Inductor could not compile what we made of a graph; something else runs, and is right."""
+
+    template = (
+        "Inductor could not compile {what}, so {instead}: it is correct, but {cost}. "
+        f"Cause: {{cause}}. Please report it to {ISSUES} with the output of `python -m "
+        "tile_backend doctor`; tilegym.strict='expect' turns this into an error."
+    )
+
+
+class ReportIncomplete(TileBackendWarning):
+    """A failure of our own in what is said of a compile, not in what is compiled."""
+
+    template = (
+        "the report of this compile lacks something; the compiled program is not affected. "
+        f"Cause: {{cause}}. Please report it to {ISSUES}."
     )
 
 
