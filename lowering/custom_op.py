@@ -8,6 +8,7 @@ The tag `flexible_layout` lets Inductor hand over inputs in the layout they alre
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -119,7 +120,8 @@ def _implementation(defined: Record) -> Callable[..., Any]:
         if not args[0].is_cuda and defined.op.composed:
             from tile_backend.lowering import composition  # imports this module
 
-            composition.on_references(defined, arguments, outputs)
+            fill = functools.partial(composition.on_references, defined, arguments, outputs)
+            composition.or_reference(defined, arguments, outputs, fill)
             return reference.untupled(outputs)
         if not args[0].is_cuda:
             return reference.untupled(reference.promised(defined.op, arguments, outputs))

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
+import torch
 from torch import fx
 
 from tile_backend.lowering.node import called
@@ -81,9 +82,11 @@ def instead(
 
 
 def note(failed: Reason) -> None:
-    """Keep a failure that no site tells of."""
+    """Keep a failure that no site tells of; where nobody keeps them, log it."""
     notes = _notes.get()
-    if notes is not None and all(failed.text != known.text for known in notes):
+    if notes is None:
+        LOGGER.warning("%s", failed)
+    elif all(failed.text != known.text for known in notes):
         notes.append(failed)
 
 
@@ -105,9 +108,16 @@ def place(node: fx.Node) -> str:
 
 def said(error: BaseException) -> str:
     """Class and message of an error, on one line."""
-    message = " ".join(str(error).split()) or "no message"
+    message = " ".join(str(error).split()).rstrip(".") or "no message"
     short = message if len(message) <= LONGEST else f"{message[:LONGEST]}..."
     return f"{type(error).__name__}: {short}"
+
+
+def is_final(error: BaseException) -> bool:
+    """Of an error while a program runs: nothing else is to be tried, that would need more memory
+    still, or the error is meant.
+    """
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or passes(error)
 
 
 def passes(error: BaseException) -> bool:

@@ -33,14 +33,13 @@ def page(report: Report, entries: Sequence[RewriteEntry], repros: frozenset[str]
     """The page; `repros` are the names of the entries that have a repro.py."""
     anchors = dict(zip(map(id, report.sites), map(anchor, identities(report)), strict=True))
     sources = kernel_sources(report)
+
+    def shown(entry: RewriteEntry) -> dict[str, Any]:
+        return entry_object(entry, entry.name in repros, anchors, sources)
+
     with failure.noted() as notes:
-        objects = [
-            failure.instead(
-                *(None, f"showing the entry {entry.name}", None, entry_object),
-                *(entry, entry.name in repros, anchors, sources),
-            )
-            for entry in entries
-        ]
+        what = "showing the entry"
+        objects = [failure.instead(None, f"{what} {e.name}", None, shown, e) for e in entries]
     return rendered(
         "dump_page.html",
         ("page_style.css", "dump_page.css"),

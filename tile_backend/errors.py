@@ -348,6 +348,15 @@ class ResultDiverged(TileBackendWarning):
     )
 
 
+class ResultUnchecked(TileBackendWarning):
+    """A check of tilegym.verify="always" that could not be made: the first of a site."""
+
+    template = (
+        "torch.ops.tilegym.{op} ({part}) could not be checked, and its results are used as they "
+        "are. Cause: {cause}. tilegym.strict='expect' turns this into an error."
+    )
+
+
 class NothingCompiled(TileBackendWarning):
     """A `fusions(...)` scope that no backend call read."""
 
