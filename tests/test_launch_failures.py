@@ -101,7 +101,7 @@ def test_a_refusal_of_misaligned_tensors_is_no_refusal_of_others(
     for _ in range(2):
         compiled.kernel.cache_clear()
         launch_recipe.recipe.cache_clear()
-        kernel_launch._warn_once.cache_clear()
+        kernel_launch.warn_once.cache_clear()
         with pytest.warns(launch.KernelFallbackWarning, match="is not in the kernel store"):
             assert launched(driver, lambda: norm(odd))[1] == []
         with warnings.catch_warnings():

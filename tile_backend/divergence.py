@@ -19,7 +19,12 @@ from typing import Any
 import torch
 
 from tile_backend.atomic_files import write_text
-from tile_backend.errors import ReportFolderError, ResultDiverged, ResultRefused
+from tile_backend.errors import (
+    ReportFolderError,
+    ResultDiverged,
+    ResultRefused,
+    ResultUnchecked,
+)
 from tile_backend.lowering.budget import Verdict, within_budget
 from tile_backend.lowering.check_request import Request
 from tile_backend.lowering.run_time_check import Divergence, called, references, run
@@ -45,6 +50,7 @@ if __name__ == "__main__":
 
 _saved: dict[tuple[str, str, str, str], str] = {}
 """(folder, site, op, part) -> where it was saved, or why it could not be."""
+_unchecked: set[tuple[str, str, str, str]] = set()
 
 
 def report(found: Divergence) -> None:
@@ -64,6 +70,15 @@ def report(found: Divergence) -> None:
         raise ResultRefused(where=check.site, **fields)
     if first:
         warnings.warn(ResultDiverged(where=check.site, **fields), stacklevel=2)
+
+
+def unchecked(request: Request, why: str) -> None:
+    """A check could not be made; said once for each site."""
+    key = request.check.folder, request.check.site, request.op, request.part
+    if key not in _unchecked:
+        _unchecked.add(key)
+        fields = {"op": request.op, "part": request.part, "cause": why}
+        warnings.warn(ResultUnchecked(where=request.check.site, **fields), stacklevel=2)
 
 
 def figures(request: Request, verdict: Verdict) -> str:

@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import functools
 import itertools
 import re
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tile_backend import expectations, graph_diff, remarks
 from tile_backend.debug_folder import debug_folder
-from tile_backend.errors import DumpNotCompleted, ReportFolderError
+from tile_backend.errors import (
+    DumpNotCompleted,
+    PassFailed,
+    ReportFolderError,
+    ReportIncomplete,
+)
 from tile_backend.inductor import trace_artifact
-from tile_backend.lowering.site import Site
+from tile_backend.lowering import failure
+from tile_backend.lowering.reason import Reason
+from tile_backend.lowering.site import Decision, Site
 from tile_backend.options import Options
 from tile_backend.report import GraphFacts, Report
 
@@ -95,16 +103,39 @@ class Session:
             known = self.graphs[compile_id] = Attempt(number)
         graph = Graph(sites, facts, dict(texts or {}))
         known.graphs.append(graph)
-        alone = Report(self.title).extended(sites, facts)
-        remarks.emit(alone, self.options, fused_elsewhere=bool(self.report.fused))
-        trace_artifact("tilegym_report", "json", lambda: alone.to_json())
-        trace_artifact("tilegym_diff", "string", lambda: graph_diff.text(alone))
-        self.options.warn_unmatched_globs(site.module for site in self.report.sites)
-        self.save()
+        self.tell(Report(self.title).extended(sites, facts))
         self.pending = bool(facts.break_reason) or self.pending
         if not self.pending:
-            expectations.enforce(self.report, self.options)
+            judge = functools.partial(expectations.enforce, self.report, self.options)
+            self.try_to("judge expectations", judge)
         return graph
+
+    def tell(self, alone: Report) -> None:
+        """Whoever listens. alone: the report of the newest graph. A failure costs what it is in."""
+        fused, modules = bool(self.report.fused), [site.module for site in self.report.sites]
+        self.try_to("log remarks", lambda: remarks.emit(alone, self.options, fused))
+        diff = functools.partial(graph_diff.text, alone)
+        self.try_to(
+            "leave a trace", lambda: trace_artifact("tilegym_report", "json", alone.to_json)
+        )
+        self.try_to("leave a trace", lambda: trace_artifact("tilegym_diff", "string", diff))
+        self.try_to("compare globs", lambda: self.options.warn_unmatched_globs(modules))
+        self.try_to("save the dump", self.save)
+
+    def try_to(self, what: str, step: Callable[[], object]) -> None:
+        """What fails is said, and raised under a strict mode."""
+        failed = failure.tried(f"to {what}", None, step)
+        if not isinstance(failed, Reason):
+            return
+        if self.options.strict != "off":
+            raise PassFailed(cause=failed.text, strict=self.options.strict)
+        warnings.warn(ReportIncomplete(cause=failed.text), stacklevel=2)
+
+    def given_up(self, graph: Graph, why: Reason) -> None:
+        """Nothing of ours is in the graph after all."""
+        graph.sites = tuple(left(site, why) for site in graph.sites)
+        graph.texts = {}
+        self.try_to("save the dump", self.save)
 
     def save(self) -> None:
         """Write the dump where one is wanted. Raises ReportFolderError."""
@@ -117,15 +148,26 @@ class Session:
         The backward is compiled when it first runs, where an error would be in the user's way.
         """
         graph.texts[kind] = code
+        failed: Reason | ReportFolderError | None
         try:
-            self.save()
+            failed = failure.tried("to save the dump", None, self.save)
         except ReportFolderError as error:
-            warnings.warn(DumpNotCompleted(cause=str(error)), stacklevel=2)
+            failed = error
+        if failed is not None:
+            warnings.warn(DumpNotCompleted(cause=str(failed)), stacklevel=2)
 
     def judge(self) -> None:
         if self.pending:
             self.pending = False
             expectations.enforce(self.report, self.options)
+
+
+def left(site: Site, why: Reason) -> Site:
+    """With its original code, if something was put in its place."""
+    if site.decision is None or not (site.decision.op_in_graph or site.decision.respelled):
+        return site
+    decision = Decision("reference", why.text, op_in_graph=False, basis="limit")
+    return dataclasses.replace(site, decision=decision, fallback=why, kernels=(), certificate=None)
 
 
 def dump_folders(options: Options, name: str) -> tuple[Path, ...]:
