@@ -189,7 +189,6 @@ def test_so_is_one_that_fails_earlier(
     function: Function, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While AOTAutograd traces it, where autocast may be on, or in a pass."""
-
     owner, name = STAGES[stage]
     usual, compile_, handed_over = getattr(owner, name), inductor.Inductor.compile, [False]
 
