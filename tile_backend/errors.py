@@ -150,6 +150,15 @@ class DumpError(TileBackendError):
     )
 
 
+class CannotReplay(TileBackendError):
+    """What was saved of a result outside its budget cannot be read."""
+
+    template = (
+        "cannot replay {path!r}: {cause}. It is written, with its replay.py, where a result is "
+        "outside its budget under tilegym.verify='always': save it again."
+    )
+
+
 class CannotBisect(TileBackendError):
     """A check with which no rewrite can be found at fault."""
 
@@ -283,10 +292,22 @@ class InternalFailure(TileBackendWarning):
     )
 
 
+class ReportNotSaved(TileBackendWarning):
+    """The report could not be written, or made: the compiled program is not affected."""
+
+    template = (
+        "the report of {title} is not saved; the compiled program is not affected "
+        "(tilegym.strict='expect' turns this into an error). Cause: {cause}"
+    )
+
+
 class DumpNotCompleted(TileBackendWarning):
     """Generated code that came after the dump and could not be added to it."""
 
-    template = "the dump lacks code that Inductor has generated. Cause: {cause}"
+    template = (
+        "the dump lacks code that Inductor has generated; the compiled program is not affected "
+        "(tilegym.strict='expect' turns this into an error). Cause: {cause}"
+    )
 
 
 class ExpectationMissed(TileBackendWarning):
