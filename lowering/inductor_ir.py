@@ -24,7 +24,7 @@ from torch._inductor.lowering import fallback_handler, register_lowering
 from torch._inductor.utils import convert_shape_to_inductor
 from torch._inductor.virtualized import V
 
-from tile_backend.lowering import custom_op, failure, gate, provenance
+from tile_backend.lowering import custom_op, failure, gate, provenance, python_text
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.launch_place import force_direct_launch, launches_on
 from tile_backend.lowering.node import Size
@@ -177,7 +177,8 @@ class _Launch(ir.ExternKernel):
 
     def codegen_comment(self, wrapper: Any, *names: Any) -> None:
         super().codegen_comment(wrapper, *names)
-        wrapper.writeline("  ".join(("# " + self.place(), *self.settings())))
+        said = "  ".join((self.place(), *self.settings()))
+        wrapper.writeline(f"# {python_text.comment(said)}")
 
     def settings(self) -> list[str]:
         """The numbers and words that are not the op's defaults, by name: "is_causal=True"."""

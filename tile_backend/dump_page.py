@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tile_backend import dump_sites, kernel_text, report_text
 from tile_backend.graph_files import links, note
-from tile_backend.lowering import failure
+from tile_backend.lowering import failure, provenance
 from tile_backend.page_template import rendered
 from tile_backend.report_json import identities
 from tile_backend.rewrite_entry import titles
@@ -57,7 +57,7 @@ def page(report: Report, entries: Sequence[RewriteEntry], repros: frozenset[str]
 
 def anchor(identity: str) -> str:
     """The id of a site's place on the page: "site:0/rms_norm@model.norm"."""
-    return f"site:{identity}"
+    return f"site:{provenance.encodable(identity)}"
 
 
 def head(report: Report, missing: Sequence[str] = ()) -> dict[str, Any]:

@@ -152,6 +152,15 @@ class DumpError(TileBackendError):
     )
 
 
+class CannotReplay(TileBackendError):
+    """What was saved of a result outside its budget cannot be read."""
+
+    template = (
+        "cannot replay {path!r}: {cause}. It is written, with its replay.py, where a result is "
+        "outside its budget under tilegym.verify='always': save it again."
+    )
+
+
 class CannotBisect(TileBackendError):
     """A check with which no rewrite can be found at fault."""
 
@@ -304,10 +313,22 @@ class ReportIncomplete(TileBackendWarning):
     )
 
 
+class ReportNotSaved(TileBackendWarning):
+    """The report could not be written, or made: the compiled program is not affected."""
+
+    template = (
+        "the report of {title} is not saved; the compiled program is not affected "
+        "(tilegym.strict='expect' turns this into an error). Cause: {cause}"
+    )
+
+
 class DumpNotCompleted(TileBackendWarning):
     """Generated code that came after the dump and could not be added to it."""
 
-    template = "the dump lacks code that Inductor has generated. Cause: {cause}"
+    template = (
+        "the dump lacks code that Inductor has generated; the compiled program is not affected "
+        "(tilegym.strict='expect' turns this into an error). Cause: {cause}"
+    )
 
 
 class ExpectationMissed(TileBackendWarning):

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tile_backend import graph_files
-from tile_backend.atomic_files import write_text
+from tile_backend.atomic_files import refused, write_text
 from tile_backend.dump_page import page
-from tile_backend.errors import ReportFolderError
 from tile_backend.lowering import failure
+from tile_backend.lowering.atomic_write import remove_abandoned
 from tile_backend.lowering.reason import Reason
 from tile_backend.repro_script import script
 from tile_backend.rewrite_entry import RewriteEntry, entries
@@ -68,19 +68,24 @@ def save_entry(entry: RewriteEntry, folder: Path) -> bool:
 
 
 def remove_stale(folder: Path, current: set[str]) -> None:
-    """Remove entries of an earlier dump, and only what such an entry holds."""
+    """Remove entries of an earlier dump, and only what such an entry holds.
+
+    Temporary files of processes that were killed go as well.
+    """
     try:
+        remove_abandoned(folder)
         for old in list(folder.iterdir()) if folder.is_dir() else ():
             if old.name not in current and ENTRY_FOLDER.fullmatch(old.name) and old.is_dir():
                 # Another process that writes the same dump may have been faster.
                 with contextlib.suppress(FileNotFoundError):
                     remove_entry(old)
-    except OSError as error:
-        raise ReportFolderError(folder=str(folder), cause=error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:
+        raise refused(folder, error) from error
 
 
 def remove_entry(folder: Path) -> None:
     """Remove an entry's folder unless it holds anything else."""
+    remove_abandoned(folder)
     files = list(folder.iterdir())
     if {path.name for path in files} <= ENTRY_FILES:
         for path in files:

@@ -2,19 +2,20 @@
 
 The newest session is what `last_report()` returns. A report is complete, and expectations can be
 judged, once a graph ended because its function did; a callable with graph breaks is judged when
-somebody asks for its report, or at exit.
+somebody asks for its report, or at exit. A report that cannot be written, or made, is one warning
+for each callable, and an error only under a strict mode.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import functools
 import itertools
-import re
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tile_backend import expectations, graph_diff, remarks
@@ -24,7 +25,10 @@ from tile_backend.errors import (
     PassFailed,
     ReportFolderError,
     ReportIncomplete,
+    ReportNotSaved,
+    TileBackendWarning,
 )
+from tile_backend.file_names import safe
 from tile_backend.inductor import trace_artifact
 from tile_backend.lowering import failure
 from tile_backend.lowering.reason import Reason
@@ -51,12 +55,16 @@ class Attempt:
 
 
 class Session:
-    """report: of all graphs so far. pending: its expectations are not judged yet."""
+    """report: of all graphs so far. pending: its expectations are not judged yet.
+
+    told: that something could not be saved.
+    """
 
     def __init__(self, title: str, options: Options) -> None:
         self.title = title
         self.options = options
         self.pending = False
+        self.told = False
         self.seconds = 0.0
         self.graphs: dict[object, Attempt] = {}
         self.number = next(_numbers)
@@ -120,7 +128,7 @@ class Session:
         )
         self.try_to("leave a trace", lambda: trace_artifact("tilegym_diff", "string", diff))
         self.try_to("compare globs", lambda: self.options.warn_unmatched_globs(modules))
-        self.try_to("save the dump", self.save)
+        self.save()
 
     def try_to(self, what: str, step: Callable[[], object]) -> None:
         """What fails is said, and raised under a strict mode."""
@@ -135,26 +143,40 @@ class Session:
         """Nothing of ours is in the graph after all."""
         graph.sites = tuple(left(site, why) for site in graph.sites)
         graph.texts = {}
-        self.try_to("save the dump", self.save)
+        self.save()
 
-    def save(self) -> None:
-        """Write the dump where one is wanted. Raises ReportFolderError."""
+    def save(self, warning: type[TileBackendWarning] = ReportNotSaved) -> None:
+        """Write the dump where one is wanted. Raises ReportFolderError under a strict mode."""
         for folder in self.folders:
-            self.report.save(folder)
+            with self.worth_no_compile(warning):
+                self.report.save(folder)
 
     def generated(self, graph: Graph, kind: str, code: str) -> None:
         """Inductor has made, or loaded, the code of a graph: complete the dump.
 
-        The backward is compiled when it first runs, where an error would be in the user's way.
+        The backward is compiled when it first runs. Raises as `save`.
         """
         graph.texts[kind] = code
-        failed: Reason | ReportFolderError | None
+        self.save(DumpNotCompleted)
+
+    @contextlib.contextmanager
+    def worth_no_compile(self, warning: type[TileBackendWarning]) -> Iterator[None]:
+        """What fails inside is one warning, or an error of ours under a strict mode."""
         try:
-            failed = failure.tried("to save the dump", None, self.save)
-        except ReportFolderError as error:
-            failed = error
-        if failed is not None:
-            warnings.warn(DumpNotCompleted(cause=str(failed)), stacklevel=2)
+            yield
+        except Exception as error:  # whatever it is, the program is compiled and right
+            if failure.passes(error) and not isinstance(error, ReportFolderError):
+                raise
+            strict = self.options.strict
+            ours = isinstance(error, ReportFolderError)
+            cause = str(error) if ours else failure.said(error)
+            if strict != "off":
+                if ours:
+                    raise
+                raise PassFailed(cause=cause, strict=strict) from error
+            if not self.told:
+                self.told = True
+                warnings.warn(warning(title=self.title, cause=cause), stacklevel=4)
 
     def judge(self) -> None:
         if self.pending:
@@ -175,7 +197,7 @@ def dump_folders(options: Options, name: str) -> tuple[Path, ...]:
     found = [Path(options.report_dir)] if options.report_dir else []
     debug = debug_folder()
     if debug is not None:
-        found.append(debug / re.sub(r"[^\w.-]", "_", name))
+        found.append(debug / safe(name))
     return tuple(found)
 
 
