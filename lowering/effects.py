@@ -146,7 +146,7 @@ class Effects:
         grad = True
         for position, node in enumerate(graph.nodes):
             targets = written(node)
-            if targets or is_barrier(node):
+            if targets or is_opaque_call(node) or returns_nothing(node):
                 self.barriers.append(node)
                 if targets and called_name(node).startswith(NEW_MEMORY):
                     self.memory_moves, targets = True, list(graph.nodes)
