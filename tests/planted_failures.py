@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import fx
 
+from tile_backend import inductor
 from tile_backend.lowering.fusion import Fusion, Op
 from tile_backend.rewrite_entry import RewriteEntry
 
+Tensor = torch.Tensor
+ALWAYS = {"tilegym.kernels": "always"}
 VICTIM = "rms_norm"
 WORDS = "Planted: in the way"
 PARTS = (
@@ -80,9 +86,64 @@ def always(*args: Any) -> bool:
     return True
 
 
+def raises(*args: Any, **kwargs: Any) -> Any:
+    raise Planted("in the way")
+
+
 def ops_in(module: fx.GraphModule) -> list[str]:
     """The names of our ops in a graph and its bodies, in order."""
     parts = (part for part in module.modules() if isinstance(part, fx.GraphModule))
     targets = (node.target for part in parts for node in part.graph.nodes)
     overloads = (t for t in targets if isinstance(t, torch._ops.OpOverload))
     return [str(t._schema.name).split("::")[1] for t in overloads if t.namespace == "tilegym"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A function that fails. wanted: in which calls. late: after it has done its work."""
+
+    module: Any
+    name: str
+    wanted: Callable[..., bool] = is_victim
+    late: bool = False
+
+    @property
+    def title(self) -> str:
+        where = getattr(self.module, "__name__", str(self.module)).rpartition(".")[2]
+        return f"{where}.{self.name}{'.late' if self.late else ''}"
+
+    def plant(self, patch: pytest.MonkeyPatch) -> None:
+        fails = failing(getattr(self.module, self.name), self.wanted, self.late)
+        patch.setattr(self.module, self.name, fails)
+
+
+def title(place: Any) -> str | None:
+    return place.title if isinstance(place, Place) else None
+
+
+def program(x: Tensor, weight: Tensor, side: Tensor, up: Tensor) -> tuple[Tensor, ...]:
+    """The victim, another site, and what is almost a norm."""
+    normed = weight * (x * torch.rsqrt(x.pow(2).mean(-1, True) + 1e-6))
+    gated = F.silu(side) * up
+    almost = side * torch.rsqrt(side.pow(2).mean(-2, True) + 1e-6)
+    return normed, gated, almost
+
+
+def inputs() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((6, 32), (32,), (6, 32), (6, 32))
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Our ops in each graph that Inductor gets from now on."""
+    seen: list[list[str]] = []
+    compile_ = inductor.Inductor.compile
+
+    def compiling(self: Any, module: fx.GraphModule, given: Any) -> Any:
+        module.graph.lint()
+        seen.append(ops_in(module))
+        return compile_(self, module, given)
+
+    monkeypatch.setattr(inductor.Inductor, "compile", compiling)
+    return seen

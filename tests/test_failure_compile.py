@@ -1,7 +1,4 @@
-"""What Inductor cannot compile of ours it compiles as it came: same results, one warning, a report.
-
-Inductor is made to fail on graphs with our ops at each stage of a compile, and in the backward.
-"""
+"""A graph of ours that Inductor cannot compile is compiled as it came: same results, one warning."""
 
 from __future__ import annotations
 
@@ -19,18 +16,16 @@ from torch._dynamo.exc import BackendCompilerFailed, SkipFrame, UserError, UserE
 from torch.utils.checkpoint import checkpoint
 
 import tile_backend
-from tests.models.check import copies, leaves, outcome
-from tests.planted_failures import Planted, ops_in
+from tests.models.check import copies, outcome
+from tests.planted_failures import ALWAYS, Planted, ops_in
 from tests.test_core_all_or_nothing import printed
 from tile_backend import errors, inductor
 from tile_backend.lowering import analysis, autograd, custom_op, oracle, recompute
 from tile_backend.lowering.budget import within_budget
-from tile_backend.lowering.launch_place import force_direct_launch
 from tile_backend.lowering.reason import ReasonKind
 
 Tensor = torch.Tensor
 Function = Callable[..., Any]
-ALWAYS = {"tilegym.kernels": "always"}
 
 
 def norm(x: Tensor, weight: Tensor) -> Tensor:
@@ -115,8 +110,7 @@ def with_ops(module: fx.GraphModule, backward: bool) -> Exception | None:
     return Planted("in the way") if ops_in(module) else None
 
 
-def never(module: fx.GraphModule, backward: bool) -> None:
-    return None
+def never(module: fx.GraphModule, backward: bool) -> None: ...
 
 
 def compared(
@@ -302,64 +296,3 @@ def test_what_torch_means_for_dynamo_passes(meant: Exception) -> None:
             with pytest.raises(Exception, match="meant"):
                 compiled(*inputs())
     assert all(ops for _, ops in seen), "no graph is tried again without them"
-
-
-# --- the backward, which is compiled when it first runs -------------------------------------------
-
-
-def backwards(module: fx.GraphModule, backward: bool) -> Exception | None:
-    return Planted("in the way") if backward and ops_in(module) else None
-
-
-@pytest.mark.parametrize("dynamic", (None, True), ids=("static", "dynamic"))
-def test_a_backward_that_inductor_refuses_runs_op_by_op(dynamic: bool | None) -> None:
-    """The forward has run by then. Where sizes are dynamic it is compiled with the forward."""
-    caught: list[Any] = []
-    with compiling(backwards) as seen, force_direct_launch():
-        report = compared(plain, inputs(trains=True), caught, dynamic)
-    assert [part for part, _ in seen] == ["forward", "backward", "backward"], "by name, too"
-    (warned,) = caught
-    assert isinstance(warned, errors.CompileFailed)
-    assert "a backward graph, so it runs op by op" in str(warned)
-    assert "Planted: in the way" in str(warned)
-    assert sum(report.counts.values()) == 2
-
-
-def test_a_backward_of_other_code_raises_as_ever() -> None:
-    torch._dynamo.reset()
-    with compiling(lambda module, backward: ValueError("theirs") if backward else None):
-        compiled = torch.compile(lambda x: x.sin(), backend="tilegym", options=ALWAYS)
-        result = compiled(torch.ones(3, requires_grad=True))
-        with pytest.raises(Exception, match="theirs"):
-            result.sum().backward()
-
-
-def test_a_backward_raises_under_a_strict_mode() -> None:
-    torch._dynamo.reset()
-    options = {"tilegym.strict": "expect", **ALWAYS}
-    with compiling(backwards), force_direct_launch():
-        given = inputs(trains=True)
-        result = torch.compile(plain, backend="tilegym", options=options)(*given)
-        with pytest.raises(errors.PassFailed, match="Planted: in the way"):
-            result.sum().backward()
-
-
-def test_parts_of_a_report_that_fail_cost_no_compile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remarks, traces and dumps are said of a program, and do not run it."""
-    from tile_backend import graph_diff, remarks
-
-    def raises(*args: Any, **kwargs: Any) -> Any:
-        raise Planted("in the way")
-
-    for module, name in ((remarks, "emit"), (graph_diff, "text")):
-        caught: list[Any] = []
-        with monkeypatch.context() as patch, compiling(never) as seen:
-            patch.setattr(module, name, raises)
-            if module is graph_diff:
-                patch.setattr("tile_backend.sessions.trace_artifact", lambda n, e, text: text())
-            report = compared(plain, inputs(), caught)
-        assert seen[0][1] == ["rms_norm", "silu_mul"]
-        assert sum(report.counts.values()) == 2
-        (warned,) = caught
-        assert isinstance(warned, errors.ReportIncomplete)
-        assert leaves(inputs())

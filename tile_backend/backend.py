@@ -53,6 +53,7 @@ from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.lowering.site_kernels import LaunchSite
 from tile_backend.one_graph import Retries
 from tile_backend.options import Options
+from tile_backend.report import GraphFacts
 
 LOGGER = logging.getLogger(__name__)
 
@@ -132,8 +133,9 @@ def rewritten(
             raise
         if options.strict != "off":
             raise PassFailed(cause=failure.said(error), strict=options.strict) from error
-        LOGGER.debug("a pass failed", exc_info=error)
         warnings.warn(InternalFailure(cause=failure.said(error)), stacklevel=2)
+        why = failure.reason(error, "looking at the graph")
+        failure.instead(None, "reporting a failure", None, report_failure, module, options, why)
         return None
     seconds = time.perf_counter() - started
     facts = dataclasses.replace(facts, failures=found.failures)
@@ -142,6 +144,13 @@ def rewritten(
         told = functools.partial(session.generated, graph)
         compiler = dataclasses.replace(compiler, generated=told)
     return Rewritten(found, compiler, functools.partial(session.given_up, graph))
+
+
+def report_failure(module: fx.GraphModule, options: Options, why: Reason) -> None:
+    """Of a graph of which nothing is known."""
+    session = sessions.of(inductor.caller(), inductor.place().title, options)
+    facts = GraphFacts(break_reason=inductor.break_reason(module), failures=(why,))
+    session.add(inductor.compile_attempt(), (), facts, 0.0)
 
 
 def applied(
