@@ -236,7 +236,7 @@ class Cut:
         given: the rest of what it gets, in place of what leads to it.
         """
         graph, taken = self._opened((*self.inputs, *(given or ())))
-        waiting = sorted(chosen, key=lambda c: self._position(c.place))
+        waiting = rewrite.in_turn(chosen, self._position)
         gone = self._gone(chosen, roots)
         nodes = self.inside if given is None else [n for n in self.inside if n in self.wanted]
         kept = [node for node in nodes if node not in gone]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,9 +61,10 @@ def apply(
     replaced: dict[fx.Node, fx.Node] = {}
     done: list[Candidate] = []
     failed: list[tuple[Candidate, Reason]] = []
-    for candidate in sorted(candidates, key=lambda c: order[c.place]):
+    placed = set[fx.Node]()
+    for candidate in in_turn(candidates, order.__getitem__):
         journal = Journal()
-        given = graph, candidate, replaced, overload, check, journal
+        given = graph, candidate, replaced, placed, overload, check, journal
         reason = failure.tried("putting it in", candidate.root, splice, *given)
         if reason is None:
             done.append(candidate)
@@ -78,6 +79,22 @@ def apply(
     return failed
 
 
+def in_turn(candidates: Iterable[Candidate], order: Callable[[fx.Node], Any]) -> list[Candidate]:
+    """By place; at one place what reads a result of another comes behind it.
+
+    order: of the nodes of the graph.
+    """
+    found: list[Candidate] = []
+    waiting = sorted(candidates, key=lambda c: order(c.place))
+    while waiting:
+        here = [c for c in waiting if c.place is waiting[0].place]
+        made = {root: c for c in here for root in c.extent.roots}
+        free = [c for c in here if all(made.get(n, c) is c for n in c.extent.operands)]
+        found.append((free or here)[0])
+        waiting.remove(found[-1])
+    return found
+
+
 def drop_outputs(graph: fx.Graph, dropped: set[fx.Node]) -> None:
     """The graph returns what is left; see Candidate.dropped_at."""
     output = graph.output_node()
@@ -89,13 +106,15 @@ def splice(
     graph: fx.Graph,
     candidate: Candidate,
     replaced: dict[fx.Node, fx.Node],
+    placed: set[fx.Node],
     overload: str,
     check: Check | None,
     journal: Journal,
 ) -> None:
     """Insert one op. `replaced` maps the results that earlier ops took over, and is extended.
 
-    journal: takes it back.
+    placed: the nodes of earlier ops, extended: they stand in front of this one, so that they go on
+    reading the original of what it takes over. journal: takes it back.
     """
     tracer = TracksNodes(graph)
     journal.add(lambda: erase_made(graph, tracer.made))
@@ -113,7 +132,7 @@ def splice(
     with graph.inserting_before(candidate.place):
         laid_out = replacement(candidate, tracer, leaf, taken, overload, check)
     annotate(tracer.made, candidate)
-    ours = set(tracer.made)
+    ours = placed.union(tracer.made)
     for root, proxy in zip(candidate.extent.roots, laid_out, strict=True):
         users = [user for user in root.users if user not in ours]
         journal.add(functools.partial(give_back, root, proxy.node, users, replaced))
@@ -121,6 +140,7 @@ def splice(
             proxy.node, delete_user_cb=lambda user: user not in ours, propagate_meta=False
         )
         replaced[root] = proxy.node
+    placed.update(tracer.made)
 
 
 def give_back(

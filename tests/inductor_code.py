@@ -61,8 +61,7 @@ def code_of(
         patch.setattr(GraphLowering, "compile_to_module", write)
         with pytest.raises(Exception, match="_Stop"):
             first_call(compiler(function), *args)
-    (code,) = written
-    return code
+    return written[0]  # a graph of ours that fails is compiled again as it came
 
 
 def body(code: str) -> list[str]:

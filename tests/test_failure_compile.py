@@ -1,4 +1,4 @@
-"""A graph of ours that Inductor cannot compile is compiled as it came: same results, one warning."""
+"""A graph of ours that Inductor cannot compile is compiled as it came, with one warning."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def test_what_else_a_disk_refuses(
     assert error.strerror in str(warned(session(tmp_path)).message)
 
 
-@pytest.mark.parametrize("part", ("page", "entries", "script"))
+@pytest.mark.parametrize("part", ("page", "entries"))
 def test_a_mistake_of_ours_in_a_report_costs_the_report(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,7 +137,9 @@ class Session:
             return
         if self.options.strict != "off":
             raise PassFailed(cause=failed.text, strict=self.options.strict)
-        warnings.warn(ReportIncomplete(cause=failed.text), stacklevel=2)
+        if not self.told:
+            self.told = True
+            warnings.warn(ReportIncomplete(cause=failed.text), stacklevel=2)
 
     def given_up(self, graph: Graph, why: Reason) -> None:
         """Nothing of ours is in the graph after all."""
