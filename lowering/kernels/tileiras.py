@@ -154,7 +154,7 @@ def run(
         return 127
     try:
         most = LARGEST_FILE, LARGEST_FILE
-        with contextlib.suppress(ProcessLookupError):  # it has ended already
+        with contextlib.suppress(OSError):  # it has ended, or limits are not ours to set
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, most)
         return process.wait(limit)
     except subprocess.TimeoutExpired:
