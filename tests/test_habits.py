@@ -87,6 +87,9 @@ BROKEN = (
         "AutoConfig.from_pretrained(folder)",
         "without trust_remote_code=False",
     ),
+    (loading.whole_files, "lowering/gate.py", "path.write_text(x)", "whole or not"),
+    (loading.whole_files, "tile_backend/a.py", "open(path, 'wb')", "calls open"),
+    (loading.whole_files, "tile_backend/a.py", "path.open(mode='a')", "calls path.open"),
     (portable.machine_paths, "README.md", "cd /home/me/tile-backend", "/home/me is a path of one"),
     (portable.index_hosts, "README.md", "see pypi.org/project", "leave the choice to pip's"),
     (portable.index_hosts, "Makefile", "pip install --index-url x", "leave the choice to pip's"),
@@ -109,6 +112,12 @@ ALLOWED = (
     (calls.cuda_literals, "tests/test_x.py", 'GPU = torch.device("cuda", 0)'),
     (loading.loaded_code, "tile_backend/a.py", "torch.load(f, weights_only=True)"),
     (loading.loaded_code, "tests/test_x.py", "import pickle"),
+    (loading.whole_files, "tile_backend/a.py", "path.open('rb')\nopen('wax')"),
+    (
+        loading.whole_files,
+        "tile_backend/a.py",
+        "atomic_files.write_text(p, x)\nwrite_text(p)",
+    ),
     (portable.machine_paths, "README.md", "docs/home/index.md and https://a.example/tmp/x"),
 )
 

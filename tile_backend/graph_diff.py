@@ -75,7 +75,10 @@ def remove_stale(folder: Path, current: set[str]) -> None:
     try:
         remove_abandoned(folder)
         for old in list(folder.iterdir()) if folder.is_dir() else ():
-            if old.name not in current and ENTRY_FOLDER.fullmatch(old.name) and old.is_dir():
+            if not ENTRY_FOLDER.fullmatch(old.name) or not old.is_dir():
+                continue
+            remove_abandoned(old)
+            if old.name not in current:
                 # Another process that writes the same dump may have been faster.
                 with contextlib.suppress(FileNotFoundError):
                     remove_entry(old)
@@ -85,7 +88,6 @@ def remove_stale(folder: Path, current: set[str]) -> None:
 
 def remove_entry(folder: Path) -> None:
     """Remove an entry's folder unless it holds anything else."""
-    remove_abandoned(folder)
     files = list(folder.iterdir())
     if {path.name for path in files} <= ENTRY_FILES:
         for path in files:

@@ -22,6 +22,7 @@ ALL_CHECKS: tuple[Check, ...] = (
     calls.empty_names,
     calls.cuda_literals,
     loading.loaded_code,
+    loading.whole_files,
     portable.machine_paths,
     portable.index_hosts,
 )

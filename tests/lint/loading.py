@@ -1,7 +1,8 @@
-"""What is read from a file is data: no product code runs what somebody has put into one.
+"""What is read from a file is data, and what is written is whole: habits of product code.
 
 Pickles run code while they are loaded, and so does text that is evaluated. A file of ours is JSON,
-xz or the tensors of `torch.load(..., weights_only=True)`; docs/trust.md lists them all.
+xz or the tensors of `torch.load(..., weights_only=True)`; docs/trust.md lists them all. Whoever
+writes a file does it through `atomic_write`, so that no process reads half of it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,44 @@ def loaded_code(tree: SourceTree) -> Iterator[Finding]:
                     yield module.finding(node, f"imports {name}: what it reads can run code")
             if isinstance(node, ast.Call) and (wrong := fault(node)):
                 yield module.finding(node, wrong)
+
+
+WRITES = ("write_text", "write_bytes", "touch")
+DIRECT_WRITERS = {
+    "lowering/atomic_write.py": "it is what the others write through",
+    "lowering/kernels/tileiras.py": "files of one compile, in a folder of its own",
+    "tile_backend/fusion_table.py": "a page of the docs, written by a developer",
+    "tile_backend/step_memory.py": "a switch of the kernel in /proc",
+}
+"""The files that write without it, and what."""
+
+
+def whole_files(tree: SourceTree) -> Iterator[Finding]:
+    """Product code writes files through `atomic_write`, whole or not at all."""
+    for module in tree.shipped():
+        if module.path in DIRECT_WRITERS:
+            continue
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Call) and writes_directly(node):
+                name = ast.unparse(node.func)
+                yield module.finding(
+                    node, f"calls {name}: write through lowering/atomic_write.py, whole or not"
+                )
+
+
+def writes_directly(call: ast.Call) -> bool:
+    """`path.write_text(...)`, and `open` with a mode that writes."""
+    function = call.func
+    if isinstance(function, ast.Attribute):
+        ours = ast.unparse(function.value).endswith("atomic_files")
+        name, modes = function.attr, call.args[:1]
+    else:
+        ours, name, modes = False, ast.unparse(function), call.args[1:2]
+    if name in WRITES and isinstance(function, ast.Attribute):
+        return not ours
+    modes = modes + [keyword.value for keyword in call.keywords if keyword.arg == "mode"]
+    words = [ast.literal_eval(mode) for mode in modes if isinstance(mode, ast.Constant)]
+    return name == "open" and any(set("wax+") & set(str(word)) for word in words)
 
 
 def fault(call: ast.Call) -> str:
