@@ -226,15 +226,17 @@ def best_of_each_region(
 
     Where chosen rewrites took half of it and more, the failure is of no interest; a smaller part
     (the softmax of an attention) leaves most of it unsaid. One that the user can lift
-    (Fusion.drops) is kept in any case.
+    (Fusion.drops) is kept in any case, and so is a failure of ours.
     """
     told = set[fx.Node]()
     kept = []
     for candidate in declined:  # best first
         nodes = weighty(candidate.extent, canonical)
-        liftable = bool(candidate.reason and candidate.reason.fix and candidate.match.fusion.drops)
+        reason = candidate.reason
+        liftable = bool(reason and reason.fix and candidate.match.fusion.drops)
+        ours = bool(reason and reason.kind is ReasonKind.INTERNAL_FAILURE)
         replaced = sum(node in taken for node in nodes)
-        if not told.intersection(nodes) and (liftable or 2 * replaced < len(nodes)):
+        if not told.intersection(nodes) and (liftable or ours or 2 * replaced < len(nodes)):
             kept.append(candidate)
             told.update(nodes)
     return sorted(kept, key=lambda c: canonical.effects.position[c.root])

