@@ -77,14 +77,18 @@ def inside(function: Function, around: Callable[[], Any]) -> Function:
 
 
 def agrees(eager: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> bool:
-    """Half of the digits that the dtype has are right, of all values by their root mean square."""
+    """Half of the digits are right, of all values by their root mean square.
+
+    Of the coarsest dtype there is, at least of float32, which many functions cast to.
+    """
+    dtypes = {t.dtype for t in eager if t.is_floating_point()} | {torch.float32}
+    digits = math.sqrt(max(torch.finfo(dtype).eps for dtype in dtypes))
     for some, true in zip(eager, exact, strict=True):
         finite = true.isfinite() & some.isfinite()
         wide = some.to(true.dtype)[finite]
-        if some.is_floating_point() and wide.numel():
-            allowed = math.sqrt(torch.finfo(some.dtype).eps) * true[finite].norm()
-            if (wide - true[finite]).norm() > allowed:
-                return False
+        error = (wide - true[finite]).norm() if some.is_floating_point() else wide.new_zeros(())
+        if error > digits * true[finite].norm():
+            return False
     return True
 
 
@@ -94,14 +98,19 @@ def assert_like_eager(
     options: Mapping[str, Any] = REWRITTEN,
     dynamic: bool | None = None,
     around: Callable[[], Any] = contextlib.nullcontext,
+    found: Mapping[str, int] | None = None,
+    oracle_of: Function | None = None,
 ) -> tile_backend.Report:
     """Assert that backend="tilegym" computes what eager computes; the report of the compile.
 
-    around: makes the mode that both are called under.
+    around: makes the mode that both are called under. found: the sites that have to be rewritten,
+    by fusion, and no others; "right, or left alone" says too little without. oracle_of: the same
+    function as it is run in float64, where it asks for its own dtype.
     """
     ambient = inside(function, around)
     eager = outcome(ambient, copies(inputs))
-    exact = oracle.float64(functools.partial(outcome, ambient))(copies(inputs))
+    widened = inside(oracle_of or function, around)
+    exact = oracle.float64(functools.partial(outcome, widened))(copies(inputs))
     torch._dynamo.reset()
     with without_codegen(), warnings.catch_warnings():
         warnings.simplefilter("error", InternalFailure)
@@ -115,4 +124,5 @@ def assert_like_eager(
     assert verdict, f"outputs, inputs after the call, and gradients: {verdict}"
     report = tile_backend.last_report()
     assert report is not None, "the backend was not called"
+    assert found is None or dict(report.counts) == dict(found), report.to_text()
     return report
