@@ -173,6 +173,14 @@ EQUAL: dict[str, tuple[torch.dtype, Pair]] = {
         WIDE,
         (lambda x, y: torch.cat((x, y), 1)[:, :SIZE], lambda x, y: x),
     ),
+    "first_of_each_pair": (
+        WIDE,
+        (lambda x, y: x.view(SIZE, 4, 2)[..., 0], lambda x, y: x[:, 0::2]),
+    ),
+    "first_half": (
+        WIDE,
+        (lambda x, y: x.view(SIZE, 2, 4)[..., 0, :], lambda x, y: x[:, :4]),
+    ),
     "interleaved_with_itself": (
         WIDE,
         (

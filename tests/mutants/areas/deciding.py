@@ -128,7 +128,7 @@ MUTANTS = (
         "patterns/_attention_decode.py",
         "MOST_QUERIES = 16",
         "MOST_QUERIES = 64",
-        ("tests/test_attention_steps.py::test_other_attention_is_one_op",),
+        ("tests/test_attention_steps.py::test_more_queries_than_a_tile_has_rows_are_no_decoding",),
     ),
     Mutant(
         "parts-of-few-keys",

@@ -18,7 +18,6 @@ LINEAR = "patterns/_linear_cross_entropy_ops.py"
 BY_HAND = "tests/test_gradient_references.py"
 DERIVED = "tests/test_ops_autograd.py"
 KERNELS = "tests/test_gradient_kernels.py"
-WHOLE = "tests/test_linear_cross_entropy.py::test_chunks_sum_up_to_the_whole"
 
 
 def norms(name: str) -> tuple[str, ...]:

@@ -42,7 +42,10 @@ MUTANTS = (
         LEGALITY,
         "        if node in canonical.effects.unsettled:",
         "        if False:",
-        (MUTATION, f"{REASONS}::test_a_declined_program_is_unharmed"),
+        (
+            f"{MUTATION}::test_what_is_left_of_a_norm",
+            f"{REASONS}::test_a_declined_program_is_unharmed",
+        ),
     ),
     Mutant(
         "versions-are-not-compared",
@@ -70,7 +73,7 @@ MUTANTS = (
         LEGALITY,
         "        or read_place.kept(extent, canonical)\n",
         "",
-        (SAVED,),
+        (f"{SAVED}::test_a_write_through_a_view_of_the_operand",),
     ),
     Mutant(
         "others-may-read-the-logits",
@@ -168,7 +171,7 @@ MUTANTS = (
         PLACE,
         "n for n in elided if (order[n] < order[barrier]) == (order[barrier] < order[where])",
         "n for n in elided if (order[n] < order[barrier]) != (order[barrier] < order[where])",
-        (f"{REASONS}::test_the_reason_is_named", MUTATION),
+        (f"{REASONS}::test_the_reason_is_named", f"{MUTATION}::test_not_a_norm"),
     ),
     Mutant(
         "the-op-goes-where-its-main-result-is",

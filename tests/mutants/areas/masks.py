@@ -283,7 +283,7 @@ MUTANTS = (
         RULE,
         "    if fill is not None and facts.hides_with is not None and is_diff",
         "    if False and is_diff",
-        (f"{LEFT_OUT}::test_gradients_of_a_query_that_sees_nothing",),
+        (f"{LEFT_OUT}::test_gradients_of_a_query_that_sees_nothing[always-added-None]",),
     ),
     Mutant(
         "facts-stand-beside-finite-numbers",

@@ -13,6 +13,7 @@ PLAN = "lowering/plan.py"
 MERGE = "lowering/merge.py"
 ALIKE = "tests/test_safety_lookalikes.py::test_is_not_taken_for_it"
 SHAPES = "tests/test_safety_shapes.py"
+MUTATION = "tests/test_safety_mutation.py"
 PLANNED = "tests/test_core_plan.py"
 
 MUTANTS = (
@@ -42,7 +43,7 @@ MUTANTS = (
         MATCH,
         "            for order in (parts, ((p, y), (q, x))):",
         "            for order in (parts,):",
-        ("tests/test_core_variations.py::test_another_spelling_is_found",),
+        (f"{MUTATION}::test_a_write_to_something_else_in_between_is_right",),
     ),
     Mutant(
         "dimensions-are-not-compared",
@@ -56,7 +57,7 @@ MUTANTS = (
         MATCH,
         "    if actual not in LOW_PRECISION or binding.low not in (None, actual):",
         "    if actual not in LOW_PRECISION:",
-        (f"{SHAPES}::test_gates_and_residuals_of_mixed_dtypes",),
+        (f"{SHAPES}::test_gates_and_residuals_of_mixed_dtypes[other1-x0]",),
     ),
     Mutant(
         "operands-of-any-rank",

@@ -11,10 +11,12 @@ REWRITE = "lowering/rewrite.py"
 IN_PLACE = "lowering/in_place.py"
 SAFE = "lowering/safe_spelling.py"
 CUT = "lowering/cut.py"
+INLINED = "tests/test_core_inline.py::test_attention_inside_is_found_and_computes_the_same"
 PLANNED = "tests/test_core_plan.py"
 LAYOUTS = "tests/test_core_layouts.py"
 SEEN = "tests/test_core_in_place.py::test_a_write_that_is_seen_stays"
 HIDDEN = "tests/test_core_safe_spelling.py::test_hidden_weights_are_the_same_weights"
+MASKS = "tests/test_attention_masks.py"
 WRITES = "tests/test_certificates_writes.py"
 
 MUTANTS = (
@@ -58,7 +60,7 @@ MUTANTS = (
         REWRITE,
         "            return source.made(lambda node: leaf(node).clone())",
         "            return source.made(leaf)",
-        ("tests/test_attention_masks.py",),
+        (f"{MASKS}::test_the_length_of_a_cache_is_read_before_it_grows",),
     ),
     Mutant(
         "k-is-turned-as-q",
@@ -72,7 +74,7 @@ MUTANTS = (
         REWRITE,
         "        arguments = call.masked\n",
         "        pass\n",
-        ("tests/test_attention_masks.py::test_decoding_on_a_cpu_reads_k_and_v_unexpanded",),
+        (f"{MASKS}::test_decoding_on_a_cpu_reads_k_and_v_unexpanded",),
     ),
     Mutant(
         "results-are-not-turned-back",
@@ -86,7 +88,7 @@ MUTANTS = (
         "lowering/match.py",
         "    inverse = tuple(dims.index(d) - term.rank for d in range(-term.rank, 0))",
         "    inverse = dims",
-        ("tests/test_core_spellings.py::test_a_spelling_becomes_its_op",),
+        ("tests/test_safety_attention.py::test_is_found",),
         equal="the permutations that spellings contain exchange two dimensions: each is its own"
         " inverse",
     ),
@@ -124,7 +126,7 @@ MUTANTS = (
         "lowering/inline.py",
         "        result = results[index]",
         "        result = results[0]",
-        ("tests/test_core_inline.py::test_attention_inside_is_found_and_computes_the_same",),
+        (f"{INLINED}[weights are returned]",),
     ),
     Mutant(
         "a-permuted-key-is-left",
