@@ -171,7 +171,19 @@ def test_a_copy_without_grad_is_a_constant() -> None:
         hidden = x * other
         with torch.no_grad():
             constant = hidden.clone()
-        return norm(constant, weight) + hidden
+        return norm(constant, weight) * hidden
+
+    assert_like_eager(program, *inputs(), found=NORM)
+
+
+def test_what_is_computed_without_grad_is_another_value() -> None:
+    """Equal numbers, and only one of them has a gradient: the norm reads that one."""
+
+    def program(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+        with torch.no_grad():
+            constant = x * other
+        hidden = x * other
+        return norm(hidden, weight), constant
 
     assert_like_eager(program, *inputs(), found=NORM)
 

@@ -11,11 +11,15 @@ from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import Mutant
 from tests.mutants.trial import Result
 
+LOG = 4000
+"""Characters of a log that are shown."""
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--only", metavar="GLOB", action="append", help="by name; several add up")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="mutants at a time")
+    parser.add_argument("--any-way", action="store_true", help="also where tests fail without")
     parser.add_argument("--no-save", action="store_true", help="leave result and page as they are")
     return parser.parse_args()
 
@@ -40,10 +44,10 @@ def main() -> int:
         return 2
     run.prepare()
     with run.scratch() as folder:
-        try:
-            run.without(chosen, folder)
-        except run.Broken as error:
-            print(f"the tests fail without a mutant: {error}", file=sys.stderr)
+        failing = run.without(chosen, folder, given.jobs)
+        for test, log in failing.items():
+            print(f"fails without a mutant: {test}\n{log[-LOG:]}", file=sys.stderr)
+        if failing and not given.any_way:
             return 2
         results = run.run(chosen, folder, given.jobs, said)
     if not given.no_save:

@@ -24,12 +24,9 @@ MOST_SECONDS = 600
 MOST_SECONDS_WITHOUT = 3600
 """For all tests without a mutant."""
 AT_EACH_LOOK = 0.05
+WITHOUT = "without-"
 PATTERNS = Path("inductor", "tilegym")
 """Where a child keeps traced patterns."""
-
-
-class Broken(Exception):
-    """Tests fail without any mutant: nothing can be told."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,24 +47,32 @@ def prepare() -> None:
     torch.set_num_threads(1)
 
 
-def without(mutants: Sequence[Mutant], folder: Path) -> None:
-    """The tests of all of them on the code as it is. Raises Broken.
+def without(mutants: Sequence[Mutant], folder: Path, jobs: int) -> dict[str, str]:
+    """Runs the tests of all of them on the code as it is: those that do not pass, with their log.
 
-    What that has imported is imported here as well, so that no child has to: nothing of ours.
+    In as many processes as there may be. What these have imported is imported here as well, so that
+    no child has to: nothing of ours.
     """
-    tests = tuple(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
-    place = folder / "none"
-    process, since = trial.fork(None, tests, place), time.monotonic()
-    while (result := looked(process, place, since, MOST_SECONDS_WITHOUT)) is None:
-        time.sleep(AT_EACH_LOOK)
-    if result.outcome != "survived":
-        log = (place / "log.txt").read_text(encoding="utf-8", errors="replace")
-        raise Broken(f"{result.outcome} {result.text}: {', '.join(result.by)}\n{log[-4000:]}")
-    for name in result.modules:
-        if name not in sys.modules and importlib.util.find_spec(name.partition(".")[0]):
-            with contextlib.suppress(ImportError):  # a name that a package has made up
-                importlib.import_module(name)
+    tests = list(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
+    parts = [tuple(tests[i::jobs]) for i in range(min(jobs, len(tests)))]
+    places = [folder / f"{WITHOUT}{i}" for i in range(len(parts))]
+    since, processes = (
+        time.monotonic(),
+        [trial.fork(None, *one) for one in zip(parts, places, strict=True)],
+    )
+    failing: dict[str, str] = {}
+    for process, part, place in zip(processes, parts, places, strict=True):
+        while (result := looked(process, place, since, MOST_SECONDS_WITHOUT)) is None:
+            time.sleep(AT_EACH_LOOK)
+        for name in result.modules:
+            if name not in sys.modules and importlib.util.find_spec(name.partition(".")[0]):
+                with contextlib.suppress(ImportError):  # a name that a package has made up
+                    importlib.import_module(name)
+        if result.outcome != "survived":
+            log = (place / "log.txt").read_text(encoding="utf-8", errors="replace")
+            failing |= dict.fromkeys(result.by or part, log)
     assert not any(name.partition(".")[0] == "tile_backend" for name in sys.modules)
+    return failing
 
 
 def run(
@@ -80,7 +85,7 @@ def run(
         while waiting and len(running) < jobs:
             mutant = waiting.pop(0)
             place = folder / mutant.name
-            if not mutant.is_of_spellings and (kept := folder / "none" / PATTERNS).is_dir():
+            if not mutant.is_of_spellings and (kept := folder / f"{WITHOUT}0" / PATTERNS).is_dir():
                 shutil.copytree(kept, place / PATTERNS)
             process = trial.fork(mutant, mutant.tests, place)
             running.append(Started(mutant, place, process, time.monotonic()))

@@ -71,7 +71,7 @@ MUTANTS = (
         CANONICAL,
         "self.table.region, self._reader = self.effects.region[node], node",
         "self.table.region, self._reader = 0, node",
-        ("tests/test_higher_order_modes.py::test_no_rewrite_reaches_across_a_switch",),
+        ("tests/test_safety_autograd.py::test_what_is_computed_without_grad_is_another_value",),
     ),
     Mutant(
         "switches-of-modes-are-no-barriers",
