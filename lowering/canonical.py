@@ -15,6 +15,7 @@ from torch import fx
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from tile_backend.lowering import (
+    failure,
     identities_arithmetic,
     vocabulary_layout,
     vocabulary_loss,
@@ -89,7 +90,7 @@ class CanonicalGraph:
         self._reader: fx.Node
         """The node that is being added."""
         for node in graph.nodes:
-            self._add(node)
+            failure.instead(None, "reading the graph", node, self._add, node)
 
     def _add(self, node: fx.Node) -> None:
         self.table.region, self._reader = self.effects.region[node], node
@@ -138,6 +139,10 @@ class CanonicalGraph:
         return term
 
     def _meaning(self, node: fx.Node, fake: Any) -> Any:
+        """None where it is not known, or where a word or an identity fails."""
+        return failure.instead(None, "naming what is done", node, self._known, node, fake)
+
+    def _known(self, node: fx.Node, fake: Any) -> Any:
         if any(a not in self.term and is_tensor(a) for a in node.all_input_nodes):
             return None
         args = self._read(node.args)

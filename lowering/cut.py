@@ -4,6 +4,8 @@ With the nodes comes what a rewrite has explained away: what a mask is computed 
 whole numbers and conditions are computed from, up to inputs of the program, also across the calls
 of bodies. So the code can be given values that can occur. The program's writes to what the part
 reads come along in their places, on copies of the inputs. Nothing of the graph is changed.
+
+Longer than 300 lines because what comes along, and how it is written down, is one decision.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class Cut:
         self.candidates = tuple(candidates)
         taken = {*neighbours, *(n for c in candidates for n in c.extent.elided)}
         for candidate in candidates:
-            taken.update(copies(candidate.extent))
+            effects = nesting.effects[candidate.root.graph]
+            taken.update(copies(candidate.extent, effects.writes_to))
         writers = self._writers(taken)
         self._overwritten = {s for writer in writers for n in written(writer) for s in storages(n)}
         taken.update(writers)

@@ -22,6 +22,9 @@ from tile_backend.lowering import higher_order, writes
 from tile_backend.lowering.node import called_name, value
 from tile_backend.lowering.writes import flat
 
+NEW_MEMORY = ("set_", "swap_tensors")
+"""How the names of calls begin that give a tensor other memory: which one it had before, its fake
+value does not say any more, so all is taken to be written to."""
 CHECKS = ("_assert", "_check", "_functional_assert", "sym_constrain")
 """How the names of calls begin that return nothing because all they do is to raise."""
 
@@ -138,11 +141,15 @@ class Effects:
         """Nodes that run under a no-grad or inference mode which the graph itself switches on."""
         self.writers: dict[StorageWeakRef, list[fx.Node]] = {}
         """The nodes that write to a storage, in order."""
+        self.memory_moves = False
+        """Whether a tensor is given other memory than it had: its fake value has the last."""
         grad = True
         for position, node in enumerate(graph.nodes):
             targets = written(node)
-            if targets or is_barrier(node):
+            if targets or is_opaque_call(node) or returns_nothing(node):
                 self.barriers.append(node)
+                if targets and called_name(node).startswith(NEW_MEMORY):
+                    self.memory_moves, targets = True, list(graph.nodes)
                 for storage in {s for target in targets for s in storages(target)}:
                     self.writers.setdefault(storage, []).append(node)
             grad = switched_grad(node, grad)

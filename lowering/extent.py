@@ -7,7 +7,7 @@ identities did to the terms, everything on that way is what the rewrite removes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import fx
@@ -85,21 +85,8 @@ def extent(match: Match, canonical: CanonicalGraph) -> Extent | None:
         for node in canonical.nodes[term]
         if term.node is not None and node is not term.node
     }
-    interior: dict[fx.Node, None] = {}
-    read = set[fx.Node]()
-    todo = [roots[0]]
-    while todo:
-        node = todo.pop()
-        for source in node.all_input_nodes:
-            if source in stops:
-                read.add(source)
-            if source in stops or source in interior or not holds_tensors(source):
-                continue
-            if source.op not in ("call_function", "call_method"):
-                operands.add(source)
-                continue
-            interior[source] = None
-            todo.append(source)
+    interior, read, outside = walked(roots[0], stops)
+    operands |= outside
     inside = {*interior, *roots}
     order = canonical.effects.position
     escapes = [n for n in interior if n not in roots and escapes_from(n, inside, canonical)]
@@ -115,6 +102,27 @@ def extent(match: Match, canonical: CanonicalGraph) -> Extent | None:
             if term.node is not None
         },
     )
+
+
+def walked(
+    root: fx.Node, stops: set[fx.Node]
+) -> tuple[dict[fx.Node, None], set[fx.Node], set[fx.Node]]:
+    """Up from the main root: the nodes on the way, the stops that end it, and inputs that do."""
+    interior: dict[fx.Node, None] = {}
+    read, inputs = set[fx.Node](), set[fx.Node]()
+    todo = [root]
+    while todo:
+        for source in todo.pop().all_input_nodes:
+            if source in stops:
+                read.add(source)
+            elif source in interior or not holds_tensors(source):
+                continue
+            elif source.op not in ("call_function", "call_method"):
+                inputs.add(source)
+            else:
+                interior[source] = None
+                todo.append(source)
+    return interior, read, inputs
 
 
 def operand_bases(match: Match) -> set[Term]:
@@ -146,10 +154,14 @@ def is_metadata(node: fx.Node) -> bool:
     return called_name(node) in METADATA or node.target is getattr
 
 
-def copies(extent: Extent) -> set[fx.Node]:
-    """What leads from operands to nodes that the program reads in their place: it copies them."""
-    pairs = ((node, operand) for operand, read in extent.stood_for.items() for node in read)
-    return {step for node, operand in pairs for step in path(node, operand)}
+def copies(extent: Extent, writers: Callable[[fx.Node], Sequence[fx.Node]]) -> set[fx.Node]:
+    """What copies operands that are written to, for the nodes that the program reads instead.
+
+    writers: of a node's value.
+    """
+    pairs = [(n, operand) for operand, read in extent.stood_for.items() for n in read]
+    written = [(node, operand) for node, operand in pairs if writers(operand)]
+    return {step for node, operand in written for step in path(node, operand)}
 
 
 def path(node: fx.Node, source: fx.Node) -> set[fx.Node]:

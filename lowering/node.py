@@ -85,7 +85,7 @@ def line(node: fx.Node) -> GraphLine:
     """The node as a person reads it, with the user's own source line."""
     path, number, _function = provenance.user_frame(node.meta)
     code = linecache.getline(path, number).strip() if path else ""
-    return GraphLine(node.name, text(node), path, number, code)
+    return GraphLine(node.name, text(node), provenance.encodable(path), number, code)
 
 
 def text(node: fx.Node) -> str:

@@ -1,4 +1,4 @@
-"""Putting ops into a graph: all planned calls, or none.
+"""Putting ops into a graph: all planned calls, but for those that fail.
 
 Every new node carries its fake value, the stack trace and the module path of what it replaces, and
 in `from_node` that node itself, as torch's own passes do. Only nodes that the rewrite itself made
@@ -9,14 +9,15 @@ useless are erased (a general dead-code pass would delete in-place ops whose res
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 from torch.fx.traceback import NodeSource, NodeSourceAction
 
-from tile_backend.lowering import checked, steps
+from tile_backend.lowering import checked, failure, steps
 from tile_backend.lowering.check_request import Check
 from tile_backend.lowering.fusion import Op
 from tile_backend.lowering.legality import fake_mode_of, same_layout
@@ -25,7 +26,9 @@ from tile_backend.lowering.match import Match
 from tile_backend.lowering.node import hint, line, value
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.realise import operands, results
+from tile_backend.lowering.reason import Reason
 from tile_backend.lowering.signature import declared
+from tile_backend.lowering.undo import Journal
 
 KEPT_META = ("stack_trace", "nn_module_stack", "source_fn_stack", "fwd_nn_module_stack", "seq_nr")
 
@@ -45,24 +48,34 @@ class TracksNodes(fx.proxy.GraphAppendingTracer):
 
 def apply(
     graph: fx.Graph,
-    candidates: tuple[Candidate, ...],
+    candidates: Sequence[Candidate],
     overload: str = "default",
     check: Check | None = None,
-) -> None:
+) -> list[tuple[Candidate, Reason]]:
     """Splice every candidate's op into the graph, in program order; erase what became useless.
 
     overload: of the ops, see custom_op. check: what is asked of their results at run time.
+    Returns the candidates of which the splicing failed, and why; their nodes are as they were.
     """
-    if not candidates:
-        return
     order = {node: position for position, node in enumerate(graph.nodes)}
     replaced: dict[fx.Node, fx.Node] = {}
+    done: list[Candidate] = []
+    failed: list[tuple[Candidate, Reason]] = []
     for candidate in sorted(candidates, key=lambda c: order[c.place]):
-        splice(graph, candidate, replaced, overload, check)
-    drop_outputs(graph, {node for candidate in candidates for node in candidate.dropped})
-    for candidate in candidates:
-        erase(graph, candidate)
-    graph.lint()
+        journal = Journal()
+        given = graph, candidate, replaced, overload, check, journal
+        reason = failure.tried("putting it in", candidate.root, splice, *given)
+        if reason is None:
+            done.append(candidate)
+        else:
+            journal.undo()
+            failed.append((candidate, reason))
+    drop_outputs(graph, {node for candidate in done for node in candidate.dropped})
+    for candidate in done:
+        failure.instead(None, "clearing up after it", candidate.place, erase, graph, candidate)
+    if candidates:
+        graph.lint()
+    return failed
 
 
 def drop_outputs(graph: fx.Graph, dropped: set[fx.Node]) -> None:
@@ -78,9 +91,14 @@ def splice(
     replaced: dict[fx.Node, fx.Node],
     overload: str,
     check: Check | None,
+    journal: Journal,
 ) -> None:
-    """Insert one op. `replaced` maps the results that earlier ops took over, and is extended."""
+    """Insert one op. `replaced` maps the results that earlier ops took over, and is extended.
+
+    journal: takes it back.
+    """
     tracer = TracksNodes(graph)
+    journal.add(lambda: erase_made(graph, tracer.made))
 
     def leaf(node: fx.Node) -> fx.Proxy:
         return fx.Proxy(replaced.get(node, node), tracer)
@@ -97,10 +115,26 @@ def splice(
     annotate(tracer.made, candidate)
     ours = set(tracer.made)
     for root, proxy in zip(candidate.extent.roots, laid_out, strict=True):
+        users = [user for user in root.users if user not in ours]
+        journal.add(functools.partial(give_back, root, proxy.node, users, replaced))
         root.replace_all_uses_with(
             proxy.node, delete_user_cb=lambda user: user not in ours, propagate_meta=False
         )
         replaced[root] = proxy.node
+
+
+def give_back(
+    root: fx.Node, new: fx.Node, users: Sequence[fx.Node], replaced: dict[fx.Node, fx.Node]
+) -> None:
+    """The users of a result read the original again."""
+    for user in users:
+        user.replace_input_with(new, root)
+    replaced.pop(root, None)
+
+
+def erase_made(graph: fx.Graph, made: Sequence[fx.Node]) -> None:
+    for node in reversed(made):
+        graph.erase_node(node)
 
 
 def replacement(

@@ -13,7 +13,7 @@ import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
@@ -56,56 +56,78 @@ def by_call(node: fx.Node) -> list[fx.Node]:
         return []
     if node.target in IN_PLACE_OPERATORS or node.target in IN_PLACE_METHODS:
         return [n for n in flat(node.args[:1]) if isinstance(n, fx.Node)]
-    schemas = schemas_of(node.target)
-    if schemas is None:
+    places = written_by(node.target)
+    if places is None:
         return observed(node)
-    found = dict.fromkeys(
-        argument
-        for schema in schemas
-        for argument in arguments_written(schema, node.args, node.kwargs)
-        if isinstance(argument, fx.Node)
-    )
-    return list(found)
+    found = arguments_at(places, node.args, node.kwargs)
+    return list(dict.fromkeys(argument for argument in found if isinstance(argument, fx.Node)))
 
 
-def schemas_of(target: Any) -> tuple[Any, ...] | None:
-    """Of all overloads that a target can mean; None where nothing has one."""
+class Place(NamedTuple):
+    """An argument of an op. position: None where it is given by name only."""
+
+    position: int | None
+    name: str
+
+    def given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What a call gives for it; None where it gives nothing."""
+        by_position = self.position is not None and self.position < len(args)
+        return args[self.position or 0] if by_position else kwargs.get(self.name)
+
+
+class Written(NamedTuple):
+    """A place that an op writes to. training: the flag that has to be on, where there is one."""
+
+    place: Place
+    training: Place | None = None
+
+
+def written_by(target: Any) -> tuple[Written, ...] | None:
+    """What all overloads that a target can mean write to; None where nothing has a schema."""
     if isinstance(target, torch._ops.OpOverload):
-        return (target._schema,)
+        return written_in((target,))
     if isinstance(target, torch._ops.OpOverloadPacket):
-        return schemas_in(target)
+        return written_in(tuple(getattr(target, name) for name in target.overloads()))
     if isinstance(target, str):
-        return aten_schemas(target)
+        return written_by_aten(target)
     if isinstance(target, types.BuiltinFunctionType):
         if target.__module__ in ("_operator", "builtins", "math"):
             return ()  # the writing ones are in IN_PLACE_OPERATORS
-        return aten_schemas(target.__name__)
+        return written_by_aten(target.__name__)
     return None
 
 
 @cache
-def aten_schemas(name: str) -> tuple[Any, ...] | None:
+def written_by_aten(name: str) -> tuple[Written, ...] | None:
     packet = getattr(torch.ops.aten, name, None)
-    return schemas_in(packet) if isinstance(packet, torch._ops.OpOverloadPacket) else None
+    return written_by(packet) if isinstance(packet, torch._ops.OpOverloadPacket) else None
 
 
-def schemas_in(packet: Any) -> tuple[Any, ...]:
-    return tuple(getattr(packet, overload)._schema for overload in packet.overloads())
+@cache
+def written_in(overloads: tuple[Any, ...]) -> tuple[Written, ...]:
+    """Each place once: reading a schema takes long beside looking at a call."""
+    found: dict[Written, None] = {}
+    for overload in overloads:
+        arguments = overload._schema.arguments
+        places = [Place(None if a.kwarg_only else i, a.name) for i, a in enumerate(arguments)]
+        flag = next((place for place in places if place.name in TRAINING), None)
+        for argument, place in zip(arguments, places, strict=True):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                found[Written(place)] = None
+            elif argument.name in STATISTICS:
+                found[Written(place, flag)] = None
+    return tuple(found)
 
 
-def arguments_written(schema: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-    """What of a call's arguments a schema says is written to, lists element by element."""
-    given = dict(kwargs)
-    for argument, passed in zip(schema.arguments, args, strict=False):
-        if not argument.kwarg_only:
-            given[argument.name] = passed
-    collects = not any(given.get(name) is False for name in TRAINING)
+def arguments_at(
+    places: tuple[Written, ...], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[Any]:
+    """The arguments of a call that are written to, lists element by element."""
     return [
         each
-        for argument in schema.arguments
-        if (argument.alias_info is not None and argument.alias_info.is_write)
-        or (argument.name in STATISTICS and collects)
-        for each in flat(given.get(argument.name))
+        for place, training in places
+        if training is None or training.given(args, kwargs) is not False
+        for each in flat(place.given(args, kwargs))
     ]
 
 
@@ -192,7 +214,7 @@ class Writes(TorchDispatchMode):
     def __torch_dispatch__(
         self, overload: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        for written in arguments_written(overload._schema, args, kwargs or {}):
+        for written in arguments_at(written_in((overload,)), args, kwargs or {}):
             self.storages.update(address(t) for t in tensors(written))
         return overload(*args, **(kwargs or {}))
 

@@ -18,7 +18,7 @@ FAKE_CUBIN = b"\x7fELF of a test\n"
 RELEASE = "Cuda compilation tools, release 13.4, V13.4.92"
 CACHES: tuple[Any, ...] = (
     *(cubin_store._warn, cubin_store._opened, tileiras.found),
-    *(compiled.kernel, launch_recipe.recipe, kernel_launch._warn_once),
+    *(compiled.kernel, launch_recipe.recipe, kernel_launch.warn_once),
 )
 WRITE = "printf '\\177ELF of a test\\n' > $3"
 

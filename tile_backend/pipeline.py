@@ -78,6 +78,7 @@ def facts(module: fx.GraphModule, found: analysis.Analysis, break_reason: str) -
         break_reason=break_reason,
         anchored=found.anchored,
         unclaimed=found.unclaimed,
+        failures=found.failures,
     )
 
 

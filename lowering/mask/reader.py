@@ -162,7 +162,7 @@ class Reader:
             if isinstance(known, torch.Tensor):
                 return self.elements(argument, reader)
             if isinstance(known, torch.SymInt):
-                return sympy.sympify(size(known))
+                return sympy.sympify(size(known), strict=True)
             if isinstance(known, (int, float, torch.dtype, torch.device)):
                 return known
             raise NotExplained

@@ -20,8 +20,8 @@ MUTANTS = (
     Mutant(
         "nothing-is-found",
         PLAN,
-        "            if where is not None:",
-        "            if False:",
+        "    elif where is not None:",
+        "    elif False:",
         (f"{SHAPES}::test_gates_of_odd_sizes",),
     ),
     Mutant(

@@ -125,8 +125,8 @@ MUTANTS = (
     Mutant(
         "of-a-packet-the-first-overload-counts",
         WRITES,
-        "        return schemas_in(target)\n",
-        "        return schemas_in(target)[:1]\n",
+        "getattr(target, name) for name in target.overloads()))",
+        "getattr(target, name) for name in target.overloads()[:1]))",
         (f"{WRITERS}[one_of_two_overloads]",),
     ),
     Mutant(
@@ -146,15 +146,15 @@ MUTANTS = (
     Mutant(
         "running-statistics-are-not-written",
         WRITES,
-        "        or (argument.name in STATISTICS and collects)\n",
-        "",
+        "            elif argument.name in STATISTICS:",
+        "            elif False:",
         (f"{WRITERS}[running_statistics]",),
     ),
     Mutant(
         "lists-are-not-written",
         WRITES,
-        "        for each in flat(given.get(argument.name))\n",
-        "        for each in (given.get(argument.name),)\n",
+        "        for each in flat(place.given(args, kwargs))",
+        "        for each in (place.given(args, kwargs),)",
         (f"{WRITERS}[foreach_copy]",),
     ),
 )
