@@ -21,7 +21,7 @@ candidates := $(or $(PYTHON),python3 python3.12 python3.13 python3.11 python3.14
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full test-with browser lint format coverage kernel-report bench gpu-kit gpu-check clean distclean compiler
+.PHONY: help demo test test-full test-with browser lint format coverage kernel-report mutants bench gpu-kit gpu-check clean distclean compiler
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -68,6 +68,9 @@ coverage: compiler $(VENV)/.installed ## count the sites found over all causal-L
 
 kernel-report: $(VENV)/.installed ## compile every kernel for every architecture, check it, write docs/kernels.md
 	$(python) -m tests.kernel_report $(ARGS)
+
+mutants: $(VENV)/.installed ## change our own code in small ways, one at a time: the tests must notice; ARGS="--only GLOB"
+	OMP_NUM_THREADS=1 $(python) -m tests.mutants $(ARGS)
 
 bench: compiler $(VENV)/.installed ## measure, one bench after the other, then write docs/benchmarks.md: hours
 	@for bench in $(benches); do echo "bench.$$bench"; $(python) -m bench.$$bench || exit 1; done

@@ -89,6 +89,36 @@ def test_what_the_checks_let_pass_is_declined_by_the_other_check(
     assert verdicts(copied, *x_and_more(4, 64)) == []
 
 
+def test_memory_that_two_inputs_share() -> None:
+    """Inputs of a certificate get numbers of their own: a write to one is none to the other."""
+
+    def program(q: Tensor, k: Tensor, cache: Tensor, view: Tensor) -> Tensor:
+        scores = q @ k.transpose(-2, -1) * 0.25
+        view.mul_(2.0)
+        return torch.softmax(scores, -1) @ cache
+
+    q, k, cache = (torch.randn(1, 2, 8, 16) for _ in range(3))
+    torch._dynamo.reset()
+    options = dict(VERIFIED)
+    with without_codegen(), torch.no_grad():
+        torch.compile(program, backend="tilegym", options=options)(q, k, cache, cache[:, :, 2:])
+    report = tile_backend.last_report()
+    assert report is not None
+    (site,) = report.fused
+    assert site.certificate is not None
+    assert "shares memory that is written to in between" in site.certificate.text
+
+
+def test_random_numbers_that_are_written_in_between() -> None:
+    def program(q: Tensor, k: Tensor, cache: Tensor) -> Tensor:
+        scores = q @ k.transpose(-2, -1) * 0.25
+        cache.bernoulli_(0.5)
+        return torch.softmax(scores, -1) @ cache
+
+    q, k, cache = (torch.randn(1, 2, 8, 16) for _ in range(3))
+    assert verdicts(program, q, k, cache) == ["not certified"]
+
+
 def test_a_write_to_something_else_is_left_out() -> None:
     def program(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
         mean = x.pow(2).mean(-1, keepdim=True)

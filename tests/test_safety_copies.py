@@ -90,6 +90,18 @@ def test_copies_of_two_versions_are_two_values() -> None:
     assert counts(program, *x_and_more(4, 64)) == {"rms_norm": 2}, "two of the three are one"
 
 
+def test_three_versions_are_three_values() -> None:
+    def program(x: Tensor, other: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        found = [norm(x.clone(), weight)]
+        for _ in range(2):
+            x += other
+            found.append(norm(x.clone(), weight))
+        x.zero_()
+        return tuple(found)
+
+    assert counts(program, *x_and_more(4, 64)) == {"rms_norm": 3}
+
+
 def test_a_view_from_before_the_write_is_read_after_it() -> None:
     def program(x: Tensor, other: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
         view, parts = x.view(2, 2, 64), x.chunk(2, -1)

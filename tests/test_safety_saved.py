@@ -98,6 +98,19 @@ def test_a_write_through_a_view_of_the_operand() -> None:
     assert kept(report) == ["float32"]
 
 
+def test_the_first_reader_of_a_result_writes_to_an_operand() -> None:
+    """The op goes in front of it, and would keep what is written to right there."""
+
+    def program(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+        h = x * weight
+        total = h + other
+        h.copy_(total)
+        return norm(total, weight) * h
+
+    report = assert_like_eager(program, *inputs())
+    assert report.counts == {"rms_norm": 1}
+
+
 def test_a_body_writes_to_the_operand() -> None:
     def body(x: Tensor, weight: Tensor) -> Tensor:
         h = x * weight

@@ -15,6 +15,7 @@ PRINTERS = (
     "tests/gpu_kit/",
     "tests/kernel_report/",
     "tests/lint/",
+    "tests/mutants/",
 )
 """Files whose work is to talk to a person on stdout."""
 

@@ -98,14 +98,19 @@ def assert_like_eager(
     options: Mapping[str, Any] = REWRITTEN,
     dynamic: bool | None = None,
     around: Callable[[], Any] = contextlib.nullcontext,
+    found: Mapping[str, int] | None = None,
+    oracle_of: Function | None = None,
 ) -> tile_backend.Report:
     """Assert that backend="tilegym" computes what eager computes; the report of the compile.
 
-    around: makes the mode that both are called under.
+    around: makes the mode that both are called under. found: the sites that have to be rewritten,
+    by fusion, and no others; "right, or left alone" says too little without. oracle_of: the same
+    function as it is run in float64, where it asks for its own dtype.
     """
     ambient = inside(function, around)
     eager = outcome(ambient, copies(inputs))
-    exact = oracle.float64(functools.partial(outcome, ambient))(copies(inputs))
+    widened = inside(oracle_of or function, around)
+    exact = oracle.float64(functools.partial(outcome, widened))(copies(inputs))
     torch._dynamo.reset()
     with without_codegen(), warnings.catch_warnings():
         warnings.simplefilter("error", InternalFailure)
@@ -119,4 +124,5 @@ def assert_like_eager(
     assert verdict, f"outputs, inputs after the call, and gradients: {verdict}"
     report = tile_backend.last_report()
     assert report is not None, "the backend was not called"
+    assert found is None or dict(report.counts) == dict(found), report.to_text()
     return report
