@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from tests.models.check import assert_like_eager
@@ -40,4 +41,17 @@ def test_an_op_in_front_of_what_takes_over_its_operand_reads_the_original() -> N
     report = assert_like_eager(program, *x_and_more())
     assert report.counts.get("add_rms_norm") == 1
     assert report.counts.get("rotary", 0) + report.counts.get("rotary_qk", 0) >= 1
+    assert not [facts for facts in report.graphs if facts.failures]
+
+
+@pytest.mark.parametrize("sizes", ((0, 2, 3, 3), (1, 0, 3, 3), (1, 2, 0, 3), (1, 2, 3, 0)))
+def test_a_size_of_zero_costs_no_other_site(sizes: tuple[int, ...]) -> None:
+    def program(q: Tensor, k: Tensor, v: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        weights = torch.softmax(q @ k.transpose(-1, -2) * 0.3, dim=-1)
+        return weights @ v, norm(x, torch.ones(64))
+
+    batch, heads, queries, keys = sizes
+    q, k = torch.randn(batch, heads, queries, 8), torch.randn(batch, heads, keys, 8)
+    report = assert_like_eager(program, q, k, k, x_and_more(4, 64)[0])
+    assert report.counts["rms_norm"] == 1
     assert not [facts for facts in report.graphs if facts.failures]
