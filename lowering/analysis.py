@@ -90,12 +90,12 @@ class Analysis:
                 what = "reading a policy of checkpointing"
                 failure.instead(None, what, None, checkpoint_policy.apply_to, modules)
             hands_in = handed_in.HandsIn(self.nesting)
-            ready = [(m, hands_in.candidates(m.graph, given)) for m, given in self.accepted]
-            failed, changed = list(hands_in.failed), self.changed
-            for module, candidates in ready:
-                failed += rewrite.apply(module.graph, candidates, self.overload, self.check)
-                respelled = safe_spelling.respell(module.graph)
-                if candidates or respelled or notes or module.graph in hands_in.changed:
+            failed, changed = list[tuple[Candidate, Reason]](), self.changed
+            for module, candidates in self.accepted:
+                graph, given = module.graph, (self.overload, self.check, hands_in.inside)
+                failed += rewrite.apply(graph, candidates, *given)
+                respelled = safe_spelling.respell(graph)
+                if candidates or respelled or notes or graph in hands_in.changed:
                     module.recompile()
                     changed = True
         left = dataclasses.replace(

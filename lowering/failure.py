@@ -127,6 +127,7 @@ def passes(error: BaseException) -> bool:
     if "torch._dynamo" not in sys.modules:  # then it is none of these, and loading them takes long
         return False
     from torch._dynamo.exc import (
+        FailOnRecompileLimitHit,
         InternalTorchDynamoError,
         ShortenTraceback,
         TorchDynamoException,
@@ -135,4 +136,5 @@ def passes(error: BaseException) -> bool:
 
     # The rest are restarts, skipped frames, limits of recompiles and errors of the user.
     broken = InternalTorchDynamoError, ShortenTraceback, TorchRuntimeError
-    return isinstance(error, TorchDynamoException) and not isinstance(error, broken)
+    meant = TorchDynamoException, FailOnRecompileLimitHit
+    return isinstance(error, meant) and not isinstance(error, broken)

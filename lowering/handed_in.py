@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import fx
 
-from tile_backend.lowering import failure, higher_order, input_names
+from tile_backend.lowering import higher_order, input_names
 from tile_backend.lowering.higher_order import OPERANDS
 from tile_backend.lowering.mask.source import Source
 from tile_backend.lowering.nesting import Nesting
 from tile_backend.lowering.node import value
 from tile_backend.lowering.plan import Candidate
-from tile_backend.lowering.reason import Reason
 from tile_backend.lowering.undo import Journal
 
 
@@ -56,35 +54,23 @@ Key = tuple[fx.Node, fx.Node | None, fx.Graph]
 
 
 class HandsIn:
-    """Adds the operands. changed: the graphs that have another call or input now.
-
-    failed: the candidates for which that did not work; nothing was added for them.
-    """
+    """Adds the operands. changed: the graphs that have another call or input now."""
 
     def __init__(self, nesting: Nesting) -> None:
         self.nesting = nesting
         self.changed: set[fx.Graph] = set()
-        self.failed: list[tuple[Candidate, Reason]] = []
         self._made: dict[Key, fx.Node] = {}
         self._journal = Journal()
 
-    def candidates(self, graph: fx.Graph, given: Iterable[Candidate]) -> tuple[Candidate, ...]:
-        """The candidates of a graph, every source of which lies in that graph."""
-        what, found = "handing in what it reads", list[Candidate]()
-        for candidate in given:
-            inside = failure.tried(what, candidate.root, self._inside, graph, candidate)
-            if isinstance(inside, Reason):
-                self._journal.undo()
-                self.failed.append((candidate, inside))
-            else:
-                self._journal.keep()
-                found.append(inside)
-        return tuple(found)
+    def inside(self, graph: fx.Graph, candidate: Candidate, journal: Journal) -> Candidate:
+        """The candidate of a graph, every source of which lies in that graph.
 
-    def _inside(self, graph: fx.Graph, candidate: Candidate) -> Candidate:
+        journal: takes back what is added for it.
+        """
         call = candidate.call
         if call is None or all(s.node.graph is graph for s in call.sources.values()):
             return candidate
+        self._journal = journal
         sources = {name: self._source(graph, source) for name, source in call.sources.items()}
         return dataclasses.replace(candidate, call=dataclasses.replace(call, sources=sources))
 

@@ -30,6 +30,7 @@ from tile_backend.lowering.reason import Reason
 from tile_backend.lowering.signature import declared
 from tile_backend.lowering.undo import Journal
 
+Inside = Callable[[fx.Graph, Candidate, Journal], Candidate]
 KEPT_META = ("stack_trace", "nn_module_stack", "source_fn_stack", "fwd_nn_module_stack", "seq_nr")
 
 
@@ -51,11 +52,13 @@ def apply(
     candidates: Sequence[Candidate],
     overload: str = "default",
     check: Check | None = None,
+    inside: Inside = lambda graph, candidate, journal: candidate,
 ) -> list[tuple[Candidate, Reason]]:
     """Splice every candidate's op into the graph, in program order; erase what became useless.
 
     overload: of the ops, see custom_op. check: what is asked of their results at run time.
-    Returns the candidates of which the splicing failed, and why; their nodes are as they were.
+    inside: hands in what a candidate reads outside. Returns the candidates of which the splicing
+    failed, and why; their nodes are as they were.
     """
     order = {node: position for position, node in enumerate(graph.nodes)}
     replaced: dict[fx.Node, fx.Node] = {}
@@ -64,8 +67,8 @@ def apply(
     placed = set[fx.Node]()
     for candidate in in_turn(candidates, order.__getitem__):
         journal = Journal()
-        given = graph, candidate, replaced, placed, overload, check, journal
-        reason = failure.tried("putting it in", candidate.root, splice, *given)
+        given = graph, candidate, replaced, placed, overload, check, journal, inside
+        reason = failure.tried("putting it in", candidate.root, put_in, *given)
         if reason is None:
             done.append(candidate)
         else:
@@ -93,6 +96,19 @@ def in_turn(candidates: Iterable[Candidate], order: Callable[[fx.Node], Any]) ->
         found.append((free or here)[0])
         waiting.remove(found[-1])
     return found
+
+
+def put_in(
+    graph: fx.Graph,
+    candidate: Candidate,
+    replaced: dict[fx.Node, fx.Node],
+    placed: set[fx.Node],
+    overload: str,
+    check: Check | None,
+    journal: Journal,
+    inside: Inside,
+) -> None:
+    splice(graph, inside(graph, candidate, journal), replaced, placed, overload, check, journal)
 
 
 def drop_outputs(graph: fx.Graph, dropped: set[fx.Node]) -> None:
