@@ -150,10 +150,12 @@ def test_q_and_k_of_different_tables_are_not_merged() -> None:
 
 
 def test_q_and_k_of_two_sizes() -> None:
-    """As many heads as each has: results that are exchanged would not fit."""
+    """Each with its own number of heads, in the report as well."""
     q, k, cos, sin = TABLES
     given = (q, k[:, :1], cos, sin)
-    assert_like_eager(rotary_pair, *given, found={"rotary": 1})
+    (site,) = assert_like_eager(rotary_pair, *given, found={"rotary": 1}).fused
+    assert site.call is not None
+    assert [site.call.arguments[name].example_shape[1] for name in ("q", "k")] == [3, 1]
 
 
 def test_a_switch_between_q_and_k_keeps_them_apart() -> None:

@@ -6,7 +6,8 @@ saved; their kernels have tests of their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 
 from tests.op_samples import Case, Labels, Mask, Weight, arguments
 from tests.test_gradient_kernels import gradients
-from tile_backend.lowering import autograd, oracle
+from tile_backend.lowering import autograd, kernel_launch, oracle
 from tile_backend.lowering.custom_op import record
 
 ROWS, GAIN = (3, 5, 37), Weight((37,), wide=True)
@@ -61,9 +62,13 @@ CONSTANT = ("cos", "sin")
 
 
 @pytest.fixture(autouse=True)
-def declared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, but for the kernels."""
+def declared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As on a GPU, but for the kernels. What falls back on the reference's gradient fails."""
     monkeypatch.setattr(autograd, "launches_on", lambda device: True)
+    kernel_launch.warn_once.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", kernel_launch.KernelFallbackWarning)
+        yield
 
 
 def three_ways(case: Case, given: Mapping[str, Any]) -> list[list[torch.Tensor | None]]:

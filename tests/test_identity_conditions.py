@@ -69,7 +69,10 @@ DIFFERENT: dict[str, tuple[torch.dtype, Pair]] = {
     "fourth_power": (WIDE, (lambda x, y: x**4, lambda x, y: x.square())),
     "square_of_a_rounded_root": (LOW, (lambda x, y: x.sqrt().square(), lambda x, y: x)),
     "rounded_power": (LOW, (lambda x, y: x * x * x * x, lambda x, y: x**4)),
-    "rounded_logistic": (LOW, (lambda x, y: 1 / (1 + (-x).exp()), lambda x, y: x.sigmoid())),
+    "rounded_logistic": (
+        LOW,
+        (lambda x, y: (1 + (-x).exp()).reciprocal(), lambda x, y: x.sigmoid()),
+    ),
     "logistic_of_two": (WIDE, (lambda x, y: 1 / (2 + (-x).exp()), lambda x, y: x.sigmoid())),
     "rounded_quotient": (LOW, (lambda x, y: x / y, lambda x, y: x * y.reciprocal())),
     "rounded_inverse_root": (LOW, (lambda x, y: x.sqrt().reciprocal(), lambda x, y: x.rsqrt())),
@@ -97,6 +100,10 @@ DIFFERENT: dict[str, tuple[torch.dtype, Pair]] = {
     "every_second_of_a_cat": (
         WIDE,
         (lambda x, y: torch.cat((x, y), 1)[:, 0:SIZE:2], lambda x, y: x),
+    ),
+    "overlapping_pieces": (
+        WIDE,
+        (lambda x, y: torch.cat((x[:, 2:6], x[:, 4:]), 1), lambda x, y: x),
     ),
     "exchanged_halves": (WIDE, (lambda x, y: torch.cat(halves(x)[::-1], 1), lambda x, y: x)),
     "first_halves": (

@@ -120,7 +120,7 @@ def test_the_tightest_of_two_bounds_counts() -> None:
 
 def test_segments_of_two_rows_are_no_segments() -> None:
     def crossed(x: Tensor) -> Tensor:
-        return x[0][query()] == x[1][key()]
+        return x[1][query()] == x[0][key()]
 
     found = read_mask(crossed, x=X)
     assert not any(isinstance(factor, Segments) for factor in found.meaning.factors)

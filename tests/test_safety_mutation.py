@@ -190,6 +190,13 @@ def gate_written_before_the_product(x: Tensor, other: Tensor, weight: Tensor) ->
     return activated * other
 
 
+def old_gate_and_new_input(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+    """What was activated is not what is there when the product is made."""
+    activated = F.silu(x)
+    x.add_(1)
+    return activated * other, x
+
+
 def up_written_before_the_product(x: Tensor, other: Tensor, weight: Tensor) -> Any:
     activated = F.gelu(x)
     other.neg_()
@@ -245,6 +252,7 @@ FOUND: dict[Callable[..., Any], dict[str, int]] = {
     gate_in_place: {},
     product_in_place: {"silu_mul": 1},
     gate_written_before_the_product: {},
+    old_gate_and_new_input: {},
     up_written_before_the_product: {"gelu_mul": 1},
     half_of_a_packed_gate_is_written: {},
     scores_in_place: {"attention": 1},

@@ -183,6 +183,19 @@ def test_the_same_norm_twice_is_right() -> None:
     assert_like_eager(lambda x, w: (norm(x, w), norm(x, w)), *inputs, found=NORM)
 
 
+def test_factors_in_any_order() -> None:
+    def scale(x: Tensor) -> Tensor:
+        return torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+    for program in (
+        lambda x, w: w * (x * scale(x)),
+        lambda x, w: x * scale(x) * w,
+        lambda x, w: w * (scale(x) * x),
+        lambda x, w: scale(x) * x * w,
+    ):
+        assert_like_eager(program, randn(6, 64), randn(64), found=NORM)
+
+
 @pytest.mark.parametrize("epsilon", (1e-12, 1, 1e-6))
 def test_any_epsilon(epsilon: float) -> None:
     def program(x: Tensor, w: Tensor) -> Tensor:
@@ -253,6 +266,15 @@ def test_gates_and_residuals_of_mixed_dtypes(x: torch.dtype, other: torch.dtype)
     one, two = randn(6, 64, dtype=x), randn(6, 64, dtype=other) + 1
     assert_like_eager(gate, one, two, found=GATE if x is other else {})
     assert_like_eager(residual_norm, one, two, randn(64), found=SUM)
+
+
+@pytest.mark.parametrize(("other", "found"), ((torch.bfloat16, GATE), (torch.float16, {})), ids=str)
+def test_the_ops_take_no_two_low_precisions(other: torch.dtype, found: dict[str, int]) -> None:
+    def program(x: Tensor, up: Tensor) -> Tensor:
+        return (F.silu(x.float()) * up.float()).to(x.dtype)
+
+    inputs = randn(6, 64, dtype=torch.bfloat16), randn(6, 64, dtype=other) + 1
+    assert_like_eager(program, *inputs, found=found)
 
 
 @pytest.mark.parametrize("dtype", (torch.int32, torch.int64, torch.uint8, torch.bool))

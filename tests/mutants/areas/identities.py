@@ -172,6 +172,7 @@ MUTANTS = (
         "    if len(grown) != 1 or grown[0] == 0:",
         "    if len(grown) != 1:",
         other("tiled_and_repeated"),
+        equal="the merged sizes do not fit then: the last dimension has grown in them",
     ),
     Mutant(
         "pairs-are-halves",
@@ -213,7 +214,7 @@ MUTANTS = (
         MOVES,
         "        if where != dim or step != 1 or not shapes.same(start, end):",
         "        if where != dim or step != 1:",
-        other("exchanged_halves"),
+        other("overlapping_pieces"),
     ),
     Mutant(
         "pieces-are-joined-along-any-dimension",

@@ -36,6 +36,8 @@ MUTANTS = (
         "if isinstance(known, torch.Tensor) and not is_dense(known):",
         "if False:",
         (f"{REASONS}::test_a_wrapped_tensor_is_left_alone",),
+        equal="what is computed of such a tensor is one, and a leaf (canonical): no match has one"
+        " inside; that an op is not given one is a second lock",
     ),
     Mutant(
         "interior-values-may-be-written",
@@ -46,6 +48,7 @@ MUTANTS = (
             f"{MUTATION}::test_what_is_left_of_a_norm",
             f"{REASONS}::test_a_declined_program_is_unharmed",
         ),
+        equal="what is written to is a leaf (canonical), so no match has it inside: a second lock",
     ),
     Mutant(
         "versions-are-not-compared",
@@ -171,7 +174,7 @@ MUTANTS = (
         PLACE,
         "n for n in elided if (order[n] < order[barrier]) == (order[barrier] < order[where])",
         "n for n in elided if (order[n] < order[barrier]) != (order[barrier] < order[where])",
-        (f"{REASONS}::test_the_reason_is_named", f"{MUTATION}::test_not_a_norm"),
+        (f"{MUTATION}::test_like_eager[old_gate_and_new_input]",),
     ),
     Mutant(
         "the-op-goes-where-its-main-result-is",
