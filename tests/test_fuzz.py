@@ -7,28 +7,15 @@ hypothesis draws others, and shrinks what fails.
 from __future__ import annotations
 
 import collections
-import dataclasses
-import linecache
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-import torch._dynamo
-from hypothesis import HealthCheck, Phase, given, settings
-from torch import fx
+from hypothesis import HealthCheck, given, settings
 
-from tests.fuzz import capture, chunk, finding, reduce, row
-from tests.fuzz.drawing import numbered, programs
-from tests.fuzz.outcome import ran
-from tests.fuzz.program import Input, Program, Statement
+from tests.fuzz import chunk, finding
+from tests.fuzz.drawing import programs
+from tests.fuzz.program import Program
 from tests.fuzz.tally import Tally
-from tests.fuzz.ways import Way, tried
-from tests.lint.source_tree import ROOT
-from tile_backend.lowering import canonical, effects
+from tests.fuzz.ways import tried
 
 SEED = 1
 IN_A_ROW, DRAWN = 220, 30

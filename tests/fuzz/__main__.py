@@ -36,7 +36,9 @@ def main() -> int:
     for number, part in enumerate(chunks(arguments, folder), 1):
         found.merge(part)
         for failure in part.failures:
-            print(f"{failure.kind}: {failure.text.splitlines()[0][:120]}\n  {saved(failure, folder)}")
+            print(
+                f"{failure.kind}: {failure.text.splitlines()[0][:120]}\n  {saved(failure, folder)}"
+            )
         done = min(number * SIZE, arguments.programs)
         print(f"{done} of {arguments.programs}: {summary(found)}", flush=True)
     path = write(found, arguments)
@@ -69,7 +71,9 @@ def chunks(arguments: argparse.Namespace, folder: Path) -> Iterator[Tally]:
         arguments.processes, context, max_tasks_per_child=10
     ) as pool:
         waiting = {
-            pool.submit(chunk.tally, arguments.seed, range(start, min(start + SIZE, arguments.programs))): start
+            pool.submit(
+                chunk.tally, arguments.seed, range(start, min(start + SIZE, arguments.programs))
+            ): start
             for start in starts
             if start not in known
         }
@@ -94,7 +98,9 @@ def summary(found: Tally) -> str:
 
 def write(found: Tally, arguments: argparse.Namespace) -> Path:
     facts = {
-        "command": shlex.join(("make", "fuzz", f"N={arguments.programs}", f"SEED={arguments.seed}")),
+        "command": shlex.join(
+            ("make", "fuzz", f"N={arguments.programs}", f"SEED={arguments.seed}")
+        ),
         "programs": found.programs,
         "seed": arguments.seed,
         "verdicts": dict(found.verdicts),

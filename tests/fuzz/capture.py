@@ -86,7 +86,9 @@ class Traced(fx.Proxy):
         if name == "data":
             return self.tracer.call("call_function", torch._C._autograd._get_data_attr, (self,), {})
         if callable(getattr(torch.Tensor, name)):
-            return lambda *args, **kwargs: self.tracer.call("call_method", name, (self, *args), kwargs)
+            return lambda *args, **kwargs: self.tracer.call(
+                "call_method", name, (self, *args), kwargs
+            )
         return self.tracer.call("call_function", builtins.getattr, (self, name), {})
 
     def __setitem__(self, index: Any, given: Any) -> None:
@@ -163,10 +165,14 @@ class Tracer(fx.proxy.GraphAppendingTracer):
         """A function of torch, called with proxies."""
         if torch.overrides.is_tensor_method_or_property(func):
             return self.call("call_method", func.__name__, args, kwargs)
-        given = {n: a for n, a in kwargs.items() if n != "_stacklevel" and a is not default(func, n)}
+        given = {
+            n: a for n, a in kwargs.items() if n != "_stacklevel" and a is not default(func, n)
+        }
         return self.call("call_function", OWN_NAMES.get(func, func), args, given)
 
-    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any, **__: Any) -> Any:
+    def create_proxy(
+        self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any, **__: Any
+    ) -> Any:
         """What fx's operators ask for."""
         return self.call(kind, target, args, kwargs)
 
@@ -180,12 +186,18 @@ class Tracer(fx.proxy.GraphAppendingTracer):
         node.meta[REAL] = result
         node.meta["example_value"] = replaced(result, torch.Tensor, tracer.shown)
         node.meta["stack_trace"] = tracer.place()
-        return tracer.parts(node, result) if isinstance(result, (tuple, list)) else Traced(node, tracer)
+        return (
+            tracer.parts(node, result)
+            if isinstance(result, (tuple, list))
+            else Traced(node, tracer)
+        )
 
     def parts(self, node: fx.Node, result: Any) -> Any:
         """Each part of a tuple as a value of its own."""
         proxy = Traced(node, self)
-        found = [self.call("call_function", operator.getitem, (proxy, i), {}) for i in range(len(result))]
+        found = [
+            self.call("call_function", operator.getitem, (proxy, i), {}) for i in range(len(result))
+        ]
         if type(result) in (tuple, list):
             return type(result)(found)
         names = [n for part in result for n in NAMED_PARTS if getattr(result, n, None) is part]
@@ -267,7 +279,9 @@ class Functions:
         function = getattr(F, name)
         if function in OWN_NAMES:
             return function
-        return lambda *args, **kwargs: Tracer.running[-1].call("call_function", function, args, kwargs)
+        return lambda *args, **kwargs: Tracer.running[-1].call(
+            "call_function", function, args, kwargs
+        )
 
 
 class Calls(TorchFunctionMode):
@@ -342,7 +356,9 @@ def captured(
     grad = torch.is_grad_enabled()
     try:
         with tracing(TracingContext(fakes.mode)), tracer.on(), Calls():
-            function = program(F=Functions(), autocast=tracer.autocast, checkpoint=tracer.checkpoint)
+            function = program(
+                F=Functions(), autocast=tracer.autocast, checkpoint=tracer.checkpoint
+            )
             results = function(**given)
     finally:
         torch._C._set_grad_enabled(grad)

@@ -16,7 +16,6 @@ from tests.fuzz.reduce import reduced
 from tests.fuzz.tally import Failure, Tally
 from tests.fuzz.ways import Capture, Tried, Way, tried
 
-
 REDUCED = 2
 """Failures of one kind in a chunk that are made smaller."""
 ATTEMPTS: Mapping[Capture, int] = {"graph": 3000, "dynamo": 300, "aot": 100, "inductor": 20}

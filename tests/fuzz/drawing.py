@@ -18,7 +18,6 @@ from tests.fuzz import around, blocks, sites, writes
 from tests.fuzz.draft import Draft, Refused
 from tests.fuzz.program import Program
 
-
 EVENTS: dict[str, Callable[[Draft], object]] = {
     "copy": around.copied,
     "alias": around.aliased,
@@ -83,7 +82,7 @@ def several(s: Draft, events: Sequence[str], density: int, left: int) -> None:
             left -= 1
         else:
             advance(s.pick(threads), threads)
-    for thread in list(threads):
+    for thread in threads:
         while thread in threads:
             advance(thread, threads)
     for _ in range(s.number(0, 2) if events and density else 0):
@@ -154,6 +153,4 @@ def finished(s: Draft, sizes: tuple[dict[str, int], ...]) -> Program:
     for _ in range(s.pick((0, 0, 1, 2)) if others else 0):
         name = s.pick(others[::-1])
         wanted += [] if name in wanted else [name]
-    return Program(
-        tuple(s.inputs), tuple(s.statements), tuple(wanted), sizes, trains=s.trains
-    )
+    return Program(tuple(s.inputs), tuple(s.statements), tuple(wanted), sizes, trains=s.trains)

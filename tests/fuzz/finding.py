@@ -23,7 +23,7 @@ def scaled_by(target: torch.Tensor, number: float) -> None:
 
 scaled_by.register_fake(lambda target, number: None)
 '''
-MAIN = '''
+MAIN = """
 def run(function):
     given = inputs()
     leaves = [t for t in given.values() if t.requires_grad]
@@ -59,7 +59,7 @@ if __name__ == "__main__":
             if far != 0.0 or alike:
                 print(backend, name, "differs from eager by", far, alike)
     print("done")
-'''
+"""
 
 
 def script(program: Program, verdict: Verdict, way: object, kernels: str) -> str:
@@ -69,7 +69,9 @@ def script(program: Program, verdict: Verdict, way: object, kernels: str) -> str
     head += ["import operator", "", "import torch", "import torch.nn.functional as F"]
     if "checkpoint(" in source:
         head.append("from torch.utils.checkpoint import checkpoint")
-    head += ["from torch import autocast, cond"] if "autocast(" in source or "cond(" in source else []
+    head += (
+        ["from torch import autocast, cond"] if "autocast(" in source or "cond(" in source else []
+    )
     used = [name for name in names.spelled() if name in source]
     if used:
         head.append("from tile_backend.patterns import all_fusions")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 
@@ -88,7 +87,9 @@ def backward(
 
 def sharing(values: Mapping[str, torch.Tensor | None]) -> frozenset[tuple[str, str]]:
     """Which of them lie in one storage; what has no elements lies nowhere."""
-    places = {n: t.untyped_storage().data_ptr() for n, t in values.items() if t is not None and t.numel()}
+    places = {
+        n: t.untyped_storage().data_ptr() for n, t in values.items() if t is not None and t.numel()
+    }
     pairs = ((a, b) for a in places for b in places if a < b and places[a] == places[b])
     return frozenset(pairs)
 
@@ -153,7 +154,9 @@ def judged(program: Program, make: Callable[[Program], Ours]) -> tuple[Program, 
 def refusal(program: Program) -> Verdict | None:
     """Why eager does not run the program, if it does not."""
     reference = ran(program, program.function)
-    return Verdict("refused", f"{reference.where}: {reference.problem}") if reference.error else None
+    return (
+        Verdict("refused", f"{reference.where}: {reference.problem}") if reference.error else None
+    )
 
 
 def compared(program: Program, ours: Function, size: int) -> Verdict:

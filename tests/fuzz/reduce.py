@@ -55,7 +55,9 @@ def shortened(program: Program) -> Iterator[Program]:
         yield tidy(without(program, index, end_of(program.statements, index)))
         yield from bypassed(program, index)
     for name in program.results:
-        yield tidy(dataclasses.replace(program, results=tuple(r for r in program.results if r != name)))
+        yield tidy(
+            dataclasses.replace(program, results=tuple(r for r in program.results if r != name))
+        )
 
 
 def without(program: Program, start: int, stop: int) -> Program:
@@ -80,7 +82,9 @@ def bypassed(program: Program, index: int) -> Iterator[Program]:
     made = made_by(program.statements[index])
     if len(made) != 1:
         return
-    known = {i.name for i in program.inputs}.union(*(made_by(s) for s in program.statements[:index]))
+    known = {i.name for i in program.inputs}.union(
+        *(made_by(s) for s in program.statements[:index])
+    )
     text = program.statements[index].text.split(" = ", 1)[1]
     for operand in dict.fromkeys(w for w in names.words(text) if w in known and w != made[0]):
         word = re.compile(rf"\b{made[0]}\b")

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -23,7 +22,7 @@ from torch import fx
 
 import tile_backend
 from tests.core_edits import quiet
-from tests.fuzz import capture, names
+from tests.fuzz import capture
 from tests.fuzz.outcome import NotCaptured, Ours, Verdict, judged
 from tests.fuzz.program import Program
 from tile_backend import inductor, pipeline, registry, trust
