@@ -4,6 +4,8 @@ Every new node carries its fake value, the stack trace and the module path of wh
 in `from_node` that node itself, as torch's own passes do. Only nodes that the rewrite itself made
 useless are erased (a general dead-code pass would delete in-place ops whose result nobody reads).
 `apply` works on a graph that the caller can throw away or restore.
+
+Longer than 300 lines because putting one op in and taking it back are one list of steps.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Unusual shapes, strides, dtypes and operands: rewritten correctly, or left alone as is said here.
 
 No program may fail to compile, and each equals eager.
+
+Longer than 300 lines because sizes, strides and dynamic shapes share their programs.
 """
 
 from __future__ import annotations

@@ -73,6 +73,6 @@ def without_grad(s: Draft, fill: Fill) -> None:
 
 
 def autocast(s: Draft, fill: Fill) -> None:
-    with torch.autocast("cpu", torch.bfloat16):
-        with s.inside('with autocast("cpu", torch.bfloat16):', "region autocast"):
-            fill(s)
+    inside = s.inside('with autocast("cpu", torch.bfloat16):', "region autocast")
+    with torch.autocast("cpu", torch.bfloat16), inside:
+        fill(s)

@@ -3,6 +3,8 @@
 The program's own code runs on proxies. Each call becomes a node under the target that Dynamo gives
 it, with its fake value in `example_value` and its line in `stack_trace`. What the programs of this
 package contain is covered, and no more; a test compares both graphs, node for node.
+
+Longer than 300 lines because capturing is one class whose parts know each other.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import inspect
 import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -151,9 +153,13 @@ for _name in IN_PLACE:
 
 
 class Tracer(fx.proxy.GraphAppendingTracer):
-    """Appends calls to one graph. shown: what stands for a real tensor in the graph. lifted: tensors of the graph outside -> inputs of this body."""
+    """Appends calls to one graph.
 
-    running: list[Tracer] = []
+    shown: what stands for a real tensor in the graph. lifted: tensors of the graph outside ->
+    inputs of this body.
+    """
+
+    running: ClassVar[list[Tracer]] = []
 
     def __init__(self, shown: Shown, file: str, outside: Tracer | None = None) -> None:
         super().__init__(fx.Graph())
@@ -328,8 +334,8 @@ def run(kind: str, target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> 
 class Captured:
     """module: the graph. strides: those that torch promises for the results.
 
-    taken: the names of its inputs, in order. results: for each result of the program which output of the
-    graph it is, or which input of the program (a name).
+    taken: the names of its inputs, in order. results: for each result of the program which output
+    of the graph it is, or which input of the program (a name).
     """
 
     module: fx.GraphModule

@@ -1,8 +1,8 @@
 """A program while it is drawn: its names with the values they have, and what may be done to them.
 
-Every statement runs as it is written, so shapes, dtypes and storages are known, and a statement that
-torch refuses is not written. (Meta tensors would do as well, at twenty times the cost.) All choices are numbers from `choose`; 0 is the plainest
-choice, which is where hypothesis shrinks to.
+Every statement runs as it is written, so shapes, dtypes and storages are known, and a statement
+that torch refuses is not written. (Meta tensors would do as well, at twenty times the cost.) All
+choices are numbers from `choose`; 0 is the plainest choice, which is where hypothesis shrinks to.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Refused(Exception):
 
 @dataclasses.dataclass
 class Draft:
-    """choose: a number from 0 up to, and without, the one given. sizes: of the program. dtype: of most tensors. trains: some inputs get gradients.
+    """choose: a number from 0 up to, and without, the one given. sizes: of the program.
 
-    twins: name -> all names that were given the same values. operands: of sites. hot: what
-    open sites read or made, which is where a write or a copy matters. made: results of sites. masks:
-    by form. outside: for each body around this place, the names that it reads from outside; gone: the
-    values of finished bodies.
+    dtype: of most tensors. trains: some inputs get gradients. twins: name -> all names that were
+    given the same values. operands: of sites. hot: what open sites read or made, which is where a
+    write or a copy matters. made: results of sites. masks: by form. outside: for each body around
+    this place, the names that it reads from outside; gone: the values of finished bodies.
     """
 
     choose: Callable[[int], int]
@@ -169,7 +169,7 @@ class Draft:
     def input(
         self, hint: str, dims: Dims, dtype: torch.dtype | None = None, kind: str = "normal"
     ) -> str:
-        """A new input. In training some are leaves, and some the values of leaves times a number."""
+        """A new input. In training some are leaves, some the values of leaves times a number."""
         dtype = dtype or self.dtype
         floats = dtype.is_floating_point and kind != "additive"
         grad = floats and self.trains and self.chance(75)

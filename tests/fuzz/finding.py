@@ -55,7 +55,7 @@ if __name__ == "__main__":
             a, b = got[name].double(), value.double()
             same = (a == b) | (a.isnan() & b.isnan())
             far = float((a - b).abs()[~same].max()) if bool((~same).any()) else 0.0
-            alike = "" if got[name].stride() == value.stride() else f" strides {{got[name].stride()}}, not {{value.stride()}}"
+            alike = "" if got[name].stride() == value.stride() else " other strides"
             if far != 0.0 or alike:
                 print(backend, name, "differs from eager by", far, alike)
     print("done")
@@ -96,25 +96,27 @@ def making(program: Program) -> str:
     return "\n".join([*lines, f"    return dict({pairs})"]) + "\n"
 
 
+def drawn(given: Input, shape: list[int], program: Program) -> str:
+    """The call that makes its values."""
+    text = {
+        "labels": f"torch.randint({program.sizes[0]['V']}, {shape})",
+        "order": f"torch.randperm({shape[0] if shape else 0})",
+        "gain": f"1 + torch.randn({shape}) / 4",
+        "additive": f"torch.randn({shape}).masked_fill(torch.rand({shape}) < 0.2, float('-inf'))",
+    }.get(given.kind, f"torch.randn({shape})")
+    if given.dtype is torch.bool:
+        text = f"torch.rand({shape}) < 0.7"
+    elif given.dtype is torch.complex64:
+        text = f"torch.polar(torch.ones({shape}), torch.randn({shape}))"
+    narrow = given.dtype in (torch.bfloat16, torch.float16)
+    return f"({text}).to({given.dtype})" if narrow else text
+
+
 def made(given: Input, program: Program) -> list[str]:
     name, shape = given.name, list(given.shape(program.sizes[0]))
     if given.base:
         return [f"{name} = {given.view}"]
-    text = f"torch.randn({shape})"
-    if given.kind == "labels":
-        text = f"torch.randint({program.sizes[0]['V']}, {shape})"
-    elif given.kind == "order":
-        text = f"torch.randperm({shape[0]})"
-    elif given.dtype is torch.bool:
-        text = f"torch.rand({shape}) < 0.7"
-    elif given.dtype is torch.complex64:
-        text = f"torch.polar(torch.ones({shape}), torch.randn({shape}))"
-    elif given.kind == "gain":
-        text = f"1 + torch.randn({shape}) / 4"
-    elif given.kind == "additive":
-        text = f"torch.randn({shape}).masked_fill(torch.rand({shape}) < 0.2, float('-inf'))"
-    if given.dtype in (torch.bfloat16, torch.float16):
-        text = f"({text}).to({given.dtype})"
+    text = drawn(given, shape, program)
     lines = [f"{name} = {text}"]
     for what, where in given.special:
         huge = HUGE * torch.finfo(given.dtype).max

@@ -1,9 +1,9 @@
 """What a run of a program gave, and whether ours is right.
 
 Right is: the budget of every result, gradient and input afterwards, against the same program in
-float64 (see lowering.budget); the dtypes, strides and shared memory of eager's results; an exception
-only where eager raises one. What is over budget for one set of inputs is judged again by several as
-one, as certificates do.
+float64 (see lowering.budget); the dtypes, strides and shared memory of eager's results; an
+exception only where eager raises one. What is over budget for one set of inputs is judged again by
+several as one, as certificates do.
 """
 
 from __future__ import annotations

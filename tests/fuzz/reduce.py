@@ -1,4 +1,4 @@
-"""The smallest program that still fails in the same way: parts are left out for as long as it does."""
+"""The smallest program that still fails alike: parts are left out for as long as it does."""
 
 from __future__ import annotations
 

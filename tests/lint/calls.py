@@ -16,6 +16,7 @@ PRINTERS = (
     "tests/kernel_report/",
     "tests/lint/",
     "tests/mutants/",
+    "tests/fuzz/",
 )
 """Files whose work is to talk to a person on stdout."""
 
