@@ -45,7 +45,7 @@ IN_PLACE_OPERATORS = frozenset(in_place_operators())
 IN_PLACE_METHODS = frozenset(f"__{function.__name__}__" for function in IN_PLACE_OPERATORS)
 PYTHON_MODULES = ("torch.nn.functional", "torch.functional", "torch._tensor")
 """Where torch defines functions in Python."""
-PURE_MODULES = ("torch._C._functorch",)
+PURE_MODULES = ("torch._C._functorch", "torch._functorch.predispatch")
 """Their functions wrap and unwrap the tensors of torch.func's transforms."""
 
 
