@@ -25,7 +25,6 @@ COPIES: dict[str, Copy] = {
     "torch_clone": torch.clone,
     "detached": lambda x: x.detach().clone(),
     "to_copy": lambda x: x.to(x.dtype, copy=True),
-    "there_and_back": lambda x: x.double().float(),
     "transposed_and_laid_out": lambda x: x.t().contiguous().t(),
     "twice_transposed": lambda x: x.t().clone().t().contiguous(),
     "times_one": lambda x: x * 1,

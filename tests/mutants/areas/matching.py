@@ -52,13 +52,6 @@ MUTANTS = (
         (f"{ALIKE}[mean_over_rows]",),
     ),
     Mutant(
-        "two-low-precisions-are-one",
-        MATCH,
-        "    if actual not in LOW_PRECISION or binding.low not in (None, actual):",
-        "    if actual not in LOW_PRECISION:",
-        (f"{SHAPES}::test_the_ops_take_no_two_low_precisions",),
-    ),
-    Mutant(
         "operands-of-any-rank",
         MATCH,
         "    return term.rank == len(names)\n",

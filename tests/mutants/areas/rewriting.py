@@ -23,8 +23,8 @@ MUTANTS = (
     Mutant(
         "the-last-op-goes-in-first",
         REWRITE,
-        "    for candidate in sorted(candidates, key=lambda c: order[c.place]):",
-        "    for candidate in sorted(candidates, key=lambda c: -order[c.place]):",
+        "    waiting = sorted(candidates, key=lambda c: order(c.place))",
+        "    waiting = sorted(candidates, key=lambda c: order(c.place))[::-1]",
         (f"{PLANNED}::test_a_chain_of_residuals",),
     ),
     Mutant(
