@@ -50,7 +50,7 @@ OPERATIONS: Mapping[str, Operation] = {
     **dict.fromkeys(("slice", "select", "permute", "reshape", "expand"), VIEW),
     "repeat_interleave": Operation(exact=True, shareable=True),
     **dict.fromkeys(("cat", "stack", "interleave"), JOIN),
-    **dict.fromkeys(("view_as_complex", "as_complex", "view_as_real", "as_real"), PAIRS),
+    **dict.fromkeys(("view_as_complex", "as_complex", "view_as_real", "as_real", "conj"), PAIRS),
     "cast": Operation(shareable=True, realised=True, elementwise=True),
     "neg": Operation(exact=True, realised=True, elementwise=True),
     **dict.fromkeys(("add", "mul"), SWAPS),

@@ -9,15 +9,21 @@ the operand is written down again from what is reached there.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+import torch
 from torch import fx
 
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.canonical_ops import OPERATIONS
+from tile_backend.lowering.effects import is_barrier
 from tile_backend.lowering.match import Match
+from tile_backend.lowering.node import value
 from tile_backend.lowering.terms import Term, TermTable, can_be_written
 from tile_backend.lowering.uses import holds_tensors, values_read
+
+MOST_COPIES = 50
+"""Calls between an operand and a node with its value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +36,7 @@ class Extent:
     escapes:  interior nodes of weight that are used outside.
     read:     for each root, whether anything else in the graph needs it.
     equal:    nodes with the value of one that the op reads, such as a cast that changes nothing.
+    stood_for: for each operand the nodes that the program reads in its place, itself perhaps.
     """
 
     roots: tuple[fx.Node, ...]
@@ -38,6 +45,7 @@ class Extent:
     escapes: tuple[fx.Node, ...]
     read: tuple[bool, ...]
     equal: Mapping[fx.Node, fx.Node] = dataclasses.field(default_factory=dict)
+    stood_for: Mapping[fx.Node, tuple[fx.Node, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def elided(self) -> tuple[fx.Node, ...]:
@@ -61,6 +69,7 @@ def extent(match: Match, canonical: CanonicalGraph) -> Extent | None:
         if term.node is not None and node is not term.node
     }
     uses = canonical.uses
+    read = {source for node in inside for source in values_read(node) if source in stops}
     return Extent(
         roots,
         tuple(interior),
@@ -68,6 +77,11 @@ def extent(match: Match, canonical: CanonicalGraph) -> Extent | None:
         tuple(n for n in interior if n not in roots and escapes_from(n, inside, canonical)),
         tuple(any(user not in inside for user in uses.of(root)) for root in roots),
         equal,
+        {
+            term.node: tuple(n for n in canonical.nodes[term] if n in read)
+            for term in bases
+            if term.node is not None
+        },
     )
 
 
@@ -165,3 +179,27 @@ def escapes_from(node: fx.Node, inside: Collection[fx.Node], canonical: Canonica
     if shareable(node, canonical):
         return False
     return any(user not in inside for user in canonical.uses.of(node))
+
+
+def copies(extent: Extent, writers: Callable[[fx.Node], Sequence[fx.Node]]) -> set[fx.Node]:
+    """What copies operands that are written to, for the nodes that the program reads instead.
+
+    writers: of a node's value.
+    """
+    pairs = [(n, operand) for operand, read in extent.stood_for.items() for n in read]
+    written = [(node, operand) for node, operand in pairs if writers(operand)]
+    return {step for node, operand in written for step in path(node, operand)}
+
+
+def path(node: fx.Node, source: fx.Node) -> set[fx.Node]:
+    """The calls that make a node of `source` alone; nothing where there are other sources."""
+    found, todo = set[fx.Node](), [node]
+    while todo:
+        current = todo.pop()
+        if current is source or current in found:
+            continue
+        if not current.op.startswith("call") or is_barrier(current) or len(found) > MOST_COPIES:
+            return set()
+        found.add(current)
+        todo += [n for n in current.all_input_nodes if isinstance(value(n), torch.Tensor)]
+    return found

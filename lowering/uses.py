@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from tile_backend.lowering.effects import Effects, called_name, flat
-from tile_backend.lowering.node import value
+from tile_backend.lowering.effects import Effects
+from tile_backend.lowering.node import called_name, value
+from tile_backend.lowering.writes import flat
 
 FIRST = (0, ("input", "self"))
 SECOND = (1, ("other", "tensor"))

@@ -16,7 +16,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.core_graph import capture
-from tile_backend.lowering.effects import Effects, called_name
+from tile_backend.lowering.effects import Effects
+from tile_backend.lowering.node import called_name
 from tile_backend.lowering.uses import NOT_READ, Uses, asks_only, not_read, values_read
 
 Tensor = torch.Tensor
