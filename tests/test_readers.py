@@ -251,6 +251,7 @@ def test_a_gain_is_said_of_what_was_bound(
     program: Callable[..., Any], heads: int, said: str
 ) -> None:
     q, k, v = drawn(2, 8, 16, 16), drawn(2, heads, 16, 16), drawn(2, heads, 16, 16, seed=1)
+    torch._dynamo.reset()  # or the number of heads is a symbol from the second case on
     (site,) = tile_backend.explain(program, q, k, v).sites
     assert site.decision is not None
     assert site.decision.evidence.endswith(f": {said}")

@@ -109,7 +109,7 @@ MUTANTS = (
     Mutant(
         "views-that-are-read-later-are-private",
         IN_PLACE,
-        "        if old is not target and any(order[u] > order[node] for u in old.users):",
+        "        if old is not target and any(old in values_read(user) for user in later):",
         "        if False:",
         (SEEN,),
     ),
