@@ -69,8 +69,8 @@ def asks_only(node: fx.Node) -> bool:
 
     Whole numbers that are computed (`item`, `sum`) are read from elements, so it goes by names.
     """
-    name = called_name(node).split(".")[0]
-    return name in METADATA or (node.target is getattr and not holds_tensors(node))
+    asks = operation(node) in METADATA and is_torchs(node)
+    return asks or (node.target is getattr and not holds_tensors(node))
 
 
 METADATA = frozenset(
@@ -86,8 +86,19 @@ METADATA = frozenset(
 
 def not_read(node: fx.Node) -> tuple[int, tuple[str, ...]] | None:
     """The place and the names of the operand that is asked for its metadata alone."""
-    found = NOT_READ.get(called_name(node).split(".")[0])
-    return found if node.op in ("call_function", "call_method") else None
+    return NOT_READ.get(operation(node)) if is_torchs(node) else None
+
+
+def operation(node: fx.Node) -> str:
+    """What a call does, by its name without that of an overload; "" for other nodes."""
+    return called_name(node).split(".")[0]
+
+
+def is_torchs(node: fx.Node) -> bool:
+    """Whether torch defines what is called: anybody's op may be called `to`, and read both."""
+    if node.op == "call_method":
+        return hasattr(torch.Tensor, str(node.target))
+    return node.op == "call_function" and getattr(node.target, "__module__", None) in TORCH
 
 
 def holds_tensors(node: fx.Node) -> bool:
@@ -101,13 +112,7 @@ def has_effect(node: fx.Node) -> bool:
         return False
     if node.op not in ("call_function", "call_method") or not holds_tensors(node):
         return True
-    name = called_name(node).split(".")[0]
-    known = (
-        hasattr(torch.Tensor, name)
-        if node.op == "call_method"
-        else getattr(node.target, "__module__", None) in TORCH
-    )
-    return not known or is_random(name)
+    return not is_torchs(node) or is_random(operation(node))
 
 
 @functools.cache

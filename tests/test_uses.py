@@ -216,6 +216,38 @@ def alive_by_a_stranger(x: Tensor) -> Any:
     return x + 1
 
 
+@torch.library.custom_op("test_uses::expand_as", mutates_args=())
+def expand_as(x: Tensor, like: Tensor) -> Tensor:
+    """No op of torch's: it reads both."""
+    return x + like
+
+
+@expand_as.register_fake
+def _(x: Tensor, like: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.compiler.allow_in_graph
+def numel(x: Tensor) -> Tensor:
+    """Not torch's either."""
+    return x.sum()
+
+
+def alive_by_an_op_of_a_known_name(x: Tensor) -> Any:
+    square = x * x
+    return torch.ops.test_uses.expand_as(x, square)
+
+
+def alive_by_an_overload_of_a_known_name(x: Tensor) -> Any:
+    square = x * x
+    return torch.ops.test_uses.expand_as.default(x, square)
+
+
+def alive_by_a_function_of_a_known_name(x: Tensor) -> Any:
+    square = x * x
+    return numel(square)
+
+
 def alive_in_a_body(x: Tensor) -> Any:
     square = x * x
     torch.utils.checkpoint.checkpoint(lambda y: y * 2, square, use_reentrant=False)
@@ -225,7 +257,8 @@ def alive_in_a_body(x: Tensor) -> Any:
 PROGRAMS = (
     *((dead_chain, False), (dead_by_shape, False), (alive_by_write, True)),
     *((alive_by_assertion, True), (alive_by_randomness, True), (alive_by_a_stranger, True)),
-    (alive_in_a_body, True),
+    *((alive_in_a_body, True), (alive_by_an_op_of_a_known_name, True)),
+    *((alive_by_an_overload_of_a_known_name, True), (alive_by_a_function_of_a_known_name, True)),
 )
 
 
