@@ -121,6 +121,8 @@ def rows(t: TermTable, x: Term, moves: tuple[Term, ...]) -> Term:
     tensors = [a for a in x.args if a.dtype is not None]
     if x.op in EACH_LOGIT and len(tensors) == 1 and shapes.equal(tensors[0].shape, x.shape):
         inner = rows(t, tensors[0], moves)
+        if inner is tensors[0]:
+            return x  # a node holds it, perhaps of another region
         args = tuple(inner if a is tensors[0] else a for a in x.args)
         return t.intern(x.op, args, x.attrs, x.dtype, inner.shape)
     while moves and moves[-1].op == "reshape":
