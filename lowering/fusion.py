@@ -16,6 +16,7 @@ import torch
 from tile_backend.lowering.mask_rule import MaskFacts, MaskRule, Respelling
 from tile_backend.lowering.node import hint
 from tile_backend.lowering.reason import Reason, ReasonKind
+from tile_backend.lowering.strides import Promise
 
 __all__ = [
     "Fusion",
@@ -132,6 +133,10 @@ class Op:
     sizes: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     unsized: tuple[str, ...] = ()
     flops: Callable[[Mapping[str, Any]], float] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.outputs, Promise):
+            object.__setattr__(self, "outputs", Promise(self.outputs))
 
     @property
     def in_training(self) -> str:

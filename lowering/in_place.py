@@ -25,8 +25,9 @@ from tile_backend.lowering.effects import (
     storages,
     written,
 )
-from tile_backend.lowering.legality import fake_mode_of, same_layout
+from tile_backend.lowering.legality import fake_mode_of
 from tile_backend.lowering.node import value
+from tile_backend.lowering.strides import same_layout
 from tile_backend.lowering.uses import Uses, values_read
 
 Function = Callable[..., Any]

@@ -22,10 +22,11 @@ from tile_backend.lowering.extent import Extent, shareable
 from tile_backend.lowering.fusion import Fusion, Op, Respelling, Scalar
 from tile_backend.lowering.mask.source import Source
 from tile_backend.lowering.match import Match, number
-from tile_backend.lowering.node import called, shape, strides, value
+from tile_backend.lowering.node import called, shape, value
 from tile_backend.lowering.realise import results
 from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.lowering.signature import declared
+from tile_backend.lowering.strides import layout, way_to
 from tile_backend.lowering.uses import values_read
 
 Check = Reason | None
@@ -203,7 +204,9 @@ def fake_mode_of(tensors: Any) -> FakeTensorMode:
 
 
 def same_results(call: Call, extent: Extent) -> Check:
-    """The op's results have the dtype, shape and device of what they replace."""
+    """The op's results have the dtype, shape and device of what they replace, and a way to its
+    strides.
+    """
     for root, new in zip(extent.roots, call.results, strict=True):
         old = value(root)
         if old.dtype != new.dtype:
@@ -224,6 +227,12 @@ def same_results(call: Call, extent: Extent) -> Check:
                 f"the op returns a tensor on {new.device} where the model has {old.device}",
                 root.name,
             )
+        if way_to(layout(old), layout(new)) is None:
+            return Reason(
+                ReasonKind.STRIDE_LIMIT,
+                f"no view or copy of the op's result has the strides {tuple(old.stride())}",
+                root.name,
+            )
     devices = {t.device for t in call.arguments.values() if isinstance(t, torch.Tensor)}
     if len(devices) > 1:
         named = ", ".join(sorted(str(d) for d in devices))
@@ -231,11 +240,3 @@ def same_results(call: Call, extent: Extent) -> Check:
             ReasonKind.SEMANTICS_UNSUPPORTED, f"its operands are on several devices: {named}"
         )
     return None
-
-
-def same_layout(old: torch.Tensor, new: torch.Tensor) -> bool:
-    """Equal strides wherever they matter (a dimension of size 1 has none)."""
-    return all(
-        size == 1 or shapes.same(a, b)
-        for size, a, b in zip(shape(old), strides(old), strides(new), strict=True)
-    )

@@ -22,14 +22,15 @@ from torch.fx.traceback import NodeSource, NodeSourceAction
 from tile_backend.lowering import checked, failure, steps
 from tile_backend.lowering.check_request import Check
 from tile_backend.lowering.fusion import Op
-from tile_backend.lowering.legality import fake_mode_of, same_layout
+from tile_backend.lowering.legality import fake_mode_of
 from tile_backend.lowering.mask.source import Source
 from tile_backend.lowering.match import Match
-from tile_backend.lowering.node import hint, line, value
+from tile_backend.lowering.node import line, value
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.realise import operands, results
 from tile_backend.lowering.reason import Reason
 from tile_backend.lowering.signature import declared
+from tile_backend.lowering.strides import layout, way_to
 from tile_backend.lowering.undo import Journal
 
 Inside = Callable[[fx.Graph, Candidate, Journal], Candidate]
@@ -210,7 +211,7 @@ def replacement(
     found = made if candidate.merged else results(candidate.match, made)
     return [
         result_like(proxy, value(root), fake)
-        for proxy, root, fake in zip(found, candidate.extent.roots, call.results, strict=True)
+        for proxy, root, fake in zip(found, candidate.extent.roots, laid(candidate), strict=True)
     ]
 
 
@@ -262,14 +263,24 @@ def bound_operands(candidate: Candidate, leaf: Any) -> Mapping[str, Any]:
 
 
 def result_like(proxy: Any, old: torch.Tensor, new: torch.Tensor) -> Any:
-    """The result in the memory layout that the model has here, which views downstream rely on."""
-    if same_layout(old, new):
-        return proxy
-    order = sorted(range(old.dim()), key=lambda d: (-hint(old.stride(d)), d))
-    inverse = [order.index(d) for d in range(old.dim())]
-    if order == list(range(old.dim())):
-        return proxy.contiguous()
-    return proxy.permute(order).contiguous().permute(inverse)
+    """The result in the strides that the model has here. new: a fake tensor that lies like it."""
+    way = way_to(layout(old), layout(new))
+    if way is None:
+        raise ValueError(f"nothing has the strides {tuple(old.stride())} of the model's result")
+    return way(proxy)
+
+
+def laid(candidate: Candidate) -> Sequence[torch.Tensor]:
+    """Fake tensors that lie like the new results do, before anything is done about it."""
+    call = candidate.call
+    assert call is not None
+    if candidate.plain and call.respelled is not None:
+        given = call.masked if call.respelled.masked else call.arguments
+        with fake_mode_of([value(candidate.root)]), torch.no_grad():
+            return results(candidate.match, (call.respelled.function(**given),))
+    if call.steps:
+        return results(candidate.match, call.steps[-1].outputs)
+    return call.results
 
 
 def annotate(made: list[fx.Node], candidate: Candidate) -> None:

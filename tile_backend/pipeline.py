@@ -108,7 +108,8 @@ def installed(distribution: str) -> str:
 
 def source_of(fusion: Fusion) -> str:
     """The text of a user's fusion: its declaration, references and spellings."""
-    functions = [op.reference for op in fusion.ops] + [op.outputs for op in fusion.ops]
+    functions = [op.reference for op in fusion.ops]
+    functions += [getattr(op.outputs, "outputs", op.outputs) for op in fusion.ops]
     functions += [spelling.function for spelling in fusion.spellings]
     texts = []
     for function in functions:

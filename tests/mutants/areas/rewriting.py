@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 REWRITE = "lowering/rewrite.py"
+STRIDES = "lowering/strides.py"
 IN_PLACE = "lowering/in_place.py"
 SAFE = "lowering/safe_spelling.py"
 CUT = "lowering/cut.py"
@@ -37,15 +38,29 @@ MUTANTS = (
     Mutant(
         "layouts-are-not-restored",
         REWRITE,
-        "    if same_layout(old, new):\n        return proxy\n",
-        "    return proxy\n",
+        "    return way(proxy)",
+        "    return proxy",
         (f"{LAYOUTS}::test_attention_keeps_the_layout_that_a_view_downstream_needs",),
     ),
     Mutant(
         "layouts-are-restored-the-other-way",
-        REWRITE,
-        "    inverse = [order.index(d) for d in range(old.dim())]",
+        STRIDES,
+        "    inverse = [order.index(d) for d in range(len(order))]",
         "    inverse = order",
+        ("tests/test_result_layouts.py",),
+    ),
+    Mutant(
+        "one-element-is-as-far-as-anything",
+        STRIDES,
+        "    if shapes.equal(wanted, had):",
+        "    if same_elements(sizes, wanted, had):",
+        ("tests/test_result_layouts.py",),
+    ),
+    Mutant(
+        "dimensions-of-one-element-lie-as-they-may",
+        STRIDES,
+        "    if 1 not in numbers:",
+        "    if True:",
         ("tests/test_result_layouts.py",),
     ),
     Mutant(
