@@ -93,7 +93,7 @@ def test_what_another_user_has_put_there_is_not_read_and_replaced(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     before = file.stat().st_ino
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "tile_backend"):
         belongs_to(STRANGER, patch, file)
         patch.setattr(pattern_file, "unpacked", lambda *_: pytest.fail("read"))
         assert seen(again()) == seen(made)
