@@ -3,7 +3,8 @@
 Also in dimensions of one element, and of tensors without elements, where strides say nothing of
 memory: `stride()`, and libraries that a tensor is handed to, see them. These are changed by views,
 which cost nothing; only another order in memory takes a copy. The strides that a model has are
-those of its fake tensors, which Inductor keeps. All of it is worked out on numbers and symbols, and
+those of its fake tensors. (With one query, torch's fake scaled_dot_product_attention has another
+stride in that dimension than the real one has.) All of it is worked out on numbers and symbols, and
 adds no guard.
 """
 
