@@ -168,7 +168,8 @@ def block() -> Any:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             h = self.norm(x)
-            return x + self.down(nn.functional.silu(self.gate(h)) * self.up(h))
+            gated = nn.functional.silu(self.gate(h)) * self.up(h)
+            return torch.add(x, self.down(gated))
 
     torch.manual_seed(0)
     return Block().eval()
