@@ -13,6 +13,7 @@ from torch import fx
 from tests.core_graph import capture
 from tests.models.check import assert_like_eager
 from tests.norm_program import norm
+from tile_backend.lowering import strides
 
 Tensor = torch.Tensor
 ORDERS = [order for order in itertools.permutations(range(3)) if order != (0, 1, 2)]
@@ -32,6 +33,14 @@ def test_a_norm_of_a_permuted_tensor(order: tuple[int, ...]) -> None:
     x = torch.randn(sizes, generator=torch.Generator().manual_seed(0))
     weight = torch.rand(32, generator=torch.Generator().manual_seed(1)) + 0.5
     assert_like_eager(program, x, weight, found={"rms_norm": 1})
+
+
+def test_a_copy_lies_in_the_order_asked_for() -> None:
+    x = torch.arange(24).reshape(2, 3, 4)
+    for order in (*ORDERS, (0, 1, 2)):
+        found = strides.copied(x.shape, order)(x)
+        assert torch.equal(found, x)
+        assert found.permute(order).is_contiguous(), order
 
 
 # --- dimensions of one element --------------------------------------------------------------------
