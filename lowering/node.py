@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import linecache
+import weakref
+from collections.abc import Hashable, Sequence
 from typing import Any, TypeAlias
 
 import sympy
@@ -58,6 +60,14 @@ def target_name(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target))
 
 
+def target_key(node: fx.Node) -> Hashable:
+    """What a node calls, for a key that outlives the graph: a function of the user's may go."""
+    try:
+        return weakref.ref(node.target)
+    except TypeError:  # a name, or a method of a type of torch's own
+        return node.target
+
+
 def called(node: fx.Node) -> str:
     """The word of a reason for a node: op and line. Names of nodes differ between layers."""
     if not node.op.startswith("call"):
@@ -104,10 +114,14 @@ def text(node: fx.Node) -> str:
 
 def spec(tensor: torch.Tensor) -> TensorSpec:
     """A fake tensor as plain data; hints stand in for symbols where a number is needed."""
+
+    def told(sizes: Sequence[Size]) -> tuple[int | str, ...]:
+        return tuple(d if isinstance(d, int) else str(d) for d in sizes)
+
     return TensorSpec(
         dtype=str(tensor.dtype).removeprefix("torch."),
-        shape=tuple(d if isinstance(d, int) else str(d) for d in tensor.shape),
-        stride=tuple(d if isinstance(d, int) else str(d) for d in tensor.stride()),
+        shape=told(shape(tensor)),
+        stride=told(strides(tensor)),
         device=str(tensor.device),
         example_shape=tuple(hint(d) for d in tensor.shape),
         example_stride=tuple(hint(d) for d in tensor.stride()),
