@@ -19,6 +19,7 @@ from tile_backend.lowering import (
     custom_op,
     describe,
     gate,
+    guards,
     handed_in,
     in_place,
     inline,
@@ -34,10 +35,11 @@ from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.merge import merge
 from tile_backend.lowering.near_miss import NearMiss, Searched
 from tile_backend.lowering.nesting import Nesting
-from tile_backend.lowering.node import value
+from tile_backend.lowering.node import shape, strides, value
 from tile_backend.lowering.plan import Allows, Candidate, plan
+from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.lowering.registry import Registry
-from tile_backend.lowering.site import Site
+from tile_backend.lowering.site import Decision, Site
 
 Origin = Candidate | NearMiss | None
 NOTHING_MEASURED = Means()
@@ -83,11 +85,12 @@ class Analysis:
             checkpoint_policy.apply_to(module for module, _ in self.accepted)
         hands_in = handed_in.HandsIn(self.nesting)
         ready = [(m, hands_in.candidates(m.graph, given)) for m, given in self.accepted]
-        for module, candidates in ready:
-            rewrite.apply(module.graph, candidates, self.overload, self.check)
-            respelled = safe_spelling.respell(module.graph)
-            if candidates or respelled or module.graph in hands_in.changed:
-                module.recompile()
+        with guards.none_added(self.accepted[-1][0].graph):
+            for module, candidates in ready:
+                rewrite.apply(module.graph, candidates, self.overload, self.check)
+                respelled = safe_spelling.respell(module.graph)
+                if candidates or respelled or module.graph in hands_in.changed:
+                    module.recompile()
 
 
 def analyse(
@@ -123,14 +126,13 @@ def analyse(
         anchored |= searched.anchored
         unclaimed |= searched.unclaimed
         accepted.append((part, candidates))
-    overload = custom_op.INTERPRETED if kernels == "interpret" else "default"
     return Analysis(
         tuple(site for site, _ in sites),
         tuple(sorted(anchored)),
         tuple(sorted(unclaimed)),
         tuple(accepted),
         nesting,
-        overload,
+        overload_for(kernels),
         tuple(origin for _, origin in sites),
     )
 
@@ -205,7 +207,35 @@ def judge(
         able = site_kernels.with_code(able)
     wanted = choice.choose(weighed, able, nesting, means)
     verdicts = [gate.decide(c.match.fusion, call, kernels, wanted.get(c.root)) for c, call in pairs]
+    verdicts = [for_all_sizes(c, v, kernels) for (c, _), v in zip(pairs, verdicts, strict=True)]
     return site_kernels.settle([call for _, call in pairs], verdicts, kernels, compiles)
+
+
+def for_all_sizes(candidate: Candidate, verdict: Verdict, kernels: str) -> Verdict:
+    """The verdict, if the new code is right for every size that the program leaves open."""
+    respelled = verdict.decision.respelled
+    if not (verdict.put_in or respelled) or not is_dynamic(candidate):
+        return verdict
+    custom_op.define([candidate.match.fusion])
+    try:
+        rewrite.rehearse(dataclasses.replace(candidate, plain=respelled), overload_for(kernels))
+    except guards.NewGuard as question:
+        reason = Reason(ReasonKind.SHAPE_UNPROVABLE, question.text)
+        kept = Decision("reference", reason.text, basis="limit")
+        return Verdict(kept, put_in=False, fallback=None if respelled else reason)
+    return verdict
+
+
+def is_dynamic(candidate: Candidate) -> bool:
+    """Whether a size of what its op reads is a symbol."""
+    given = candidate.call.arguments.values() if candidate.call is not None else ()
+    tensors = (a for a in given if isinstance(a, torch.Tensor))
+    return any(not isinstance(n, int) for t in tensors for n in (*shape(t), *strides(t)))
+
+
+def overload_for(kernels: str) -> str:
+    """Of the ops that go in, see custom_op."""
+    return custom_op.INTERPRETED if kernels == "interpret" else "default"
 
 
 def bodies(module: fx.GraphModule) -> Iterator[fx.GraphModule]:

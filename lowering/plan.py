@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import fx
 
-from tile_backend.lowering import legality
+from tile_backend.lowering import guards, legality
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.extent import Extent, extent
 from tile_backend.lowering.identities_layout import full_permutation
@@ -154,6 +154,17 @@ def judge(
     candidate: Candidate, canonical: CanonicalGraph, allows: Allows, drops: frozenset[str]
 ) -> Candidate:
     """The candidate with its op call, or with the reason why it cannot be."""
+    try:
+        return judged(candidate, canonical, allows, drops)
+    except guards.NewGuard as question:
+        reason = Reason(ReasonKind.SHAPE_UNPROVABLE, question.text)
+        return dataclasses.replace(candidate, reason=reason)
+
+
+def judged(
+    candidate: Candidate, canonical: CanonicalGraph, allows: Allows, drops: frozenset[str]
+) -> Candidate:
+    """The same. Raises NewGuard where it depends on a size that the program leaves open."""
     if not allows(candidate.fusion, candidate.module):
         text = "the options exclude it here (fusions, include or exclude)"
         return dataclasses.replace(candidate, reason=Reason(ReasonKind.EXCLUDED_BY_USER, text))

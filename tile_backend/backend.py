@@ -31,7 +31,7 @@ from tile_backend import (
 )
 from tile_backend.errors import AlreadyCompiled, FallbackRefused, InternalFailure, PassFailed
 from tile_backend.inductor_alone import InductorAlone
-from tile_backend.lowering import analysis, inductor_ir, recompute, site_kernels, undo
+from tile_backend.lowering import analysis, guards, inductor_ir, recompute, site_kernels, undo
 from tile_backend.lowering.analysis import Analysis
 from tile_backend.lowering.site_kernels import LaunchSite
 from tile_backend.options import Options
@@ -92,16 +92,17 @@ def rewritten(
         warnings.warn(AlreadyCompiled(what=where.title), stacklevel=2)
     try:
         log.save(analysis.bodies(module))
-        means = weighing.means(options, module, inputs, compiles)
-        found = pipeline.analyse(module, options, where.prefix, compiles=True, means=means)
-        if found.ops:
-            inductor_ir.install(registry.known_fusions())
-        found = bisection.limited(trust.settled(found, options, module, inputs, compiles))
-        facts = pipeline.facts(module, found, inductor.break_reason(module))
-        dumped = bool(sessions.dump_folders(options, where.title))
-        before = graph_listing.Before.of(module, where.title, where.prefix) if dumped else None
-        found.apply()
-        texts = before.texts(module, found.sites) if before is not None else {}
+        with guards.none_added(module.graph):
+            means = weighing.means(options, module, inputs, compiles)
+            found = pipeline.analyse(module, options, where.prefix, compiles=True, means=means)
+            if found.ops:
+                inductor_ir.install(registry.known_fusions())
+            found = bisection.limited(trust.settled(found, options, module, inputs, compiles))
+            facts = pipeline.facts(module, found, inductor.break_reason(module))
+            dumped = bool(sessions.dump_folders(options, where.title))
+            before = graph_listing.Before.of(module, where.title, where.prefix) if dumped else None
+            found.apply()
+            texts = before.texts(module, found.sites) if before is not None else {}
     except Exception as error:
         log.restore()
         if options.strict != "off":
