@@ -8,13 +8,21 @@ The tag `flexible_layout` lets Inductor hand over inputs in the layout they alre
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 
-from tile_backend.lowering import autograd, checked, reference, run_time_check, shape_check
+from tile_backend.lowering import (
+    autograd,
+    checked,
+    failure,
+    reference,
+    run_time_check,
+    shape_check,
+)
 from tile_backend.lowering.fusion import Fusion, Op
 from tile_backend.lowering.signature import Signature
 
@@ -56,6 +64,12 @@ def define(fusions: Iterable[Fusion]) -> None:
                         f"fusion {fusion.name!r} declares torch.ops.{NAMESPACE}.{op.name}, which is"
                         f" already defined with another schema or reference; rename its op"
                     )
+
+
+def define_each(fusions: Iterable[Fusion]) -> None:
+    """The same, where one that cannot be defined is no reason to be without the others."""
+    for fusion in fusions:
+        failure.instead(None, f"defining the ops of {fusion.name}", None, define, [fusion])
 
 
 def record(name: str) -> Record:
@@ -106,7 +120,8 @@ def _implementation(defined: Record) -> Callable[..., Any]:
         if not args[0].is_cuda and defined.op.composed:
             from tile_backend.lowering import composition  # imports this module
 
-            composition.on_references(defined, arguments, outputs)
+            fill = functools.partial(composition.on_references, defined, arguments, outputs)
+            composition.or_reference(defined, arguments, outputs, fill)
             return reference.untupled(outputs)
         if not args[0].is_cuda:
             return reference.untupled(reference.promised(defined.op, arguments, outputs))

@@ -6,8 +6,9 @@ window or a chunk several calls of it.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -85,12 +86,62 @@ def respelled(arguments: Mapping[str, Any], masked: Mapping[str, Any]) -> Respel
     others = ("mask", "padding", "segments", "offset", "sinks", "softcap", "fill")
     if all(arguments[name] is None for name in others) and arguments["start"] == 0:
         if arguments["window"] is None and arguments["chunk"] is None:
-            return Respelling(plain, "SDPA skips what it hides and takes K and V unexpanded")
+            gain = "SDPA skips what it hides and takes K and V unexpanded"
+            return with_nan(plain, gain, masked)
         if (blocks := in_blocks(arguments)) is not None:
-            return Respelling(blocks, "each block of queries reads only the keys that it sees")
+            gain = "each block of queries reads only the keys that it sees"
+            return with_nan(blocks, gain, masked)
     if is_decode(masked):
         return Respelling(unexpanded, "K and V are read unexpanded", masked=True)
     return None
+
+
+def with_nan(
+    function: Callable[..., Any], gain: str, masked: Mapping[str, Any]
+) -> Respelling | None:
+    """The respelling, with NaN where a model's mask kept it: see `kept`."""
+    q, k = masked["q"], masked["k"]
+    if masked["mask"] is None:
+        return Respelling(function, gain)  # the model's own call had no other NaN
+    if not isinstance(q.shape[1], int) or not isinstance(k.shape[1], int):
+        return None
+    settings = {
+        "groups": q.shape[1] // k.shape[1],
+        "dtype": q.dtype,
+        "hides_nan": masked["mask"].dtype is torch.bool and masked["fill"] is not None,
+    }
+    return Respelling(functools.partial(kept, function, **settings), gain)
+
+
+def kept(
+    function: Callable[..., Any],
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    groups: int,
+    dtype: torch.dtype,
+    hides_nan: bool,
+    **others: Any,
+) -> Any:
+    """What the function gives, and NaN where an operand is NaN that a mask kept.
+
+    With `is_causal` PyTorch's kernel for a CPU gives zeros for a query with NaN, and does not read
+    what it skips. A mask is added to all scores: NaN at a key that it hides stays NaN for every
+    query, and so does NaN among the values there, times a weight of 0. Where scores are filled
+    (hides_nan), a hidden one is lost. Else a factor of 1 and a term of -0.0 change no bit. NaN in a
+    factor is in the gradients as well; those of the values do not depend on them.
+    """
+
+    def for_queries(of_keys: Any) -> Any:
+        return of_keys if groups == 1 else of_keys.repeat_interleave(groups, 1)
+
+    lost = q.isnan().any(-1, keepdim=True)
+    if not hides_nan:
+        lost = lost | for_queries(k.isnan().any(-1, keepdim=True).any(-2, keepdim=True))
+    factor = torch.where(lost, torch.nan, 1.0).to(dtype)
+    term = torch.where(for_queries(v.isnan().any(-2, keepdim=True)), torch.nan, -0.0).to(dtype)
+    return function(q=q, k=k, v=v, **others) * factor + term
 
 
 MOST_QUERIES = 16

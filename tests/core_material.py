@@ -60,9 +60,7 @@ class Case:
         absent = {name: None for name, dtype in self.dtypes.items() if dtype is None}
         return functools.partial(self.spelling.function, **absent, **self.scalars)
 
-    def inputs(
-        self, seed: int = 0, sizes: Mapping[str, int] = SIZES
-    ) -> dict[str, torch.Tensor]:
+    def inputs(self, seed: int = 0, sizes: Mapping[str, int] = SIZES) -> dict[str, torch.Tensor]:
         """The tensors that are present, by name."""
         generator = torch.Generator().manual_seed(seed)
         sizes = sizes_for(self.spelling, sizes, GROUPS, TABLE)

@@ -89,9 +89,9 @@ def padded(model: nn.Module) -> Callable[..., Any]:
 
 
 def decode(model: nn.Module) -> Callable[..., Any]:
-    return lambda ids, position, cache: model(
-        input_ids=ids, position_ids=position, past_key_values=cache, use_cache=True
-    ).logits
+    return lambda ids, position, cache: (
+        model(input_ids=ids, position_ids=position, past_key_values=cache, use_cache=True).logits
+    )
 
 
 def prompts(_model: nn.Module) -> list[tuple[Any, ...]]:
@@ -139,9 +139,7 @@ def models() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("name", "use", "dynamic", "options"), models())
-def test_models(
-    name: str, use: str, dynamic: bool | None, options: str, graphs_only: None
-) -> None:
+def test_models(name: str, use: str, dynamic: bool | None, options: str, graphs_only: None) -> None:
     program, calls_of = USES[use]
     model = named.build(name)
     with torch.no_grad():

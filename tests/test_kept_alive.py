@@ -138,9 +138,7 @@ def test_what_the_caller_drops_is_freed(way: str, graphs_only: None) -> None:
     ("setting", "training"),
     matrix(("verified", True), ("checked", True), ("bit for bit", False), ("strict", False)),
 )
-def test_it_is_freed_whatever_is_asked_for(
-    setting: str, training: bool, graphs_only: None
-) -> None:
+def test_it_is_freed_whatever_is_asked_for(setting: str, training: bool, graphs_only: None) -> None:
     raises = setting in RAISES
     assert left_by("a function", SETTINGS[setting], training, raises) == ([], [])
 
