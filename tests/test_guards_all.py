@@ -1,10 +1,11 @@
-"""As test_guards, over everything small that there is: spellings, programs, models of Transformers.
+"""As test_guards, over everything small that there is: spellings, programs, 20 and more models.
 
-The whole of it belongs to `make test-full`.
+The whole of it belongs to `make test-full`; `make test` runs a few of each, see CHOSEN.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,18 +18,36 @@ from tests import core_material, remark_programs
 from tests.guard_record import more
 from tests.models import named, plain
 from tests.models.inputs import CACHE, words
-from tests.remark_programs import Program
 from tests.test_guards import ALWAYS, OPTIONS, of_tensors, sized_calls
 from tile_backend.lowering.fusion import Fusion, Spelling
 
-pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 DYNAMIC = (None, True)
 SIZES = ((2, 12), (3, 12), (4, 15))
 """Batches and lengths of the calls of a model."""
-PROGRAMS = tuple({p.layer: p for p in remark_programs.PROGRAMS}.values())
+PROGRAMS = {program.title: program for program in reversed(remark_programs.PROGRAMS)}
+CHOSEN = (
+    "a_norm-True",
+    "a_gate-None",
+    "the_input_is_written_to-True",
+    "gpt_fast-True",
+    "t5_style-None",
+    "llama-prefill-None-auto",
+    "gemma2-padded-True-always",
+    "qwen3-marked-None-auto",
+    "gpt_oss-decode-None-auto",
+)
+"""What `make test` runs of programs and models; the spellings it runs are in test_guards."""
 
 
+def param(*values: Any) -> Any:
+    """Of a test of everything."""
+    title = "-".join(map(str, values))
+    return pytest.param(*values, id=title, marks=() if title in CHOSEN else pytest.mark.full)
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("gradient", (False, True), ids=("inference", "training"))
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("dynamic", DYNAMIC)
@@ -46,9 +65,11 @@ def test_spellings(
             assert more(of_tensors(case), calls, OPTIONS[options], dynamic) == []
 
 
-@pytest.mark.parametrize("dynamic", DYNAMIC)
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.title)
-def test_programs(program: Program, dynamic: bool | None, graphs_only: None) -> None:
+@pytest.mark.parametrize(
+    ("name", "dynamic"), [param(*pair) for pair in itertools.product(PROGRAMS, DYNAMIC)]
+)
+def test_programs(name: str, dynamic: bool | None, graphs_only: None) -> None:
+    program = PROGRAMS[name]
     model = remark_programs.Model(program.layer).to(program.dtype)
     width = remark_programs.WIDTH
     calls = [(torch.randn(b, n, width, dtype=program.dtype),) for b, n in ((2, 8), (3, 8), (4, 9))]
@@ -57,8 +78,9 @@ def test_programs(program: Program, dynamic: bool | None, graphs_only: None) -> 
             assert more(model, calls, options, dynamic) == []
 
 
-@pytest.mark.parametrize("dynamic", DYNAMIC)
-@pytest.mark.parametrize("name", plain.NAMES)
+@pytest.mark.parametrize(
+    ("name", "dynamic"), [param(*pair) for pair in itertools.product(plain.NAMES, DYNAMIC)]
+)
 def test_plain_models(name: str, dynamic: bool | None, graphs_only: None) -> None:
     model, inputs = plain.build(name, torch.float32)
     calls = [tuple(grown(t, n) for t in inputs) for n in (1, 2, 3)]
@@ -134,11 +156,10 @@ def models() -> Iterator[Any]:
         for use, dynamic in (*((u, None) for u in USES), ("prefill", True), ("padded", True)):
             for options in OPTIONS:
                 if options == "auto" or use == list(USES)[number % len(USES)] or dynamic:
-                    title = f"{name}-{use}-{dynamic}-{options}"
-                    yield pytest.param(name, use, dynamic, options, id=title)
+                    yield param(name, use, dynamic, options)
 
 
-@pytest.mark.parametrize(("name", "use", "dynamic", "options"), models())
+@pytest.mark.parametrize(("name", "use", "dynamic", "options"), list(models()))
 def test_models(name: str, use: str, dynamic: bool | None, options: str, graphs_only: None) -> None:
     program, calls_of = USES[use]
     model = named.build(name)
@@ -149,6 +170,7 @@ def test_models(name: str, use: str, dynamic: bool | None, options: str, graphs_
     assert report.counts, "nothing was found in it"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ("llama", "gemma2"))
 @pytest.mark.parametrize("options", OPTIONS)
 def test_models_with_generated_code(name: str, options: str) -> None:
@@ -160,6 +182,7 @@ def test_models_with_generated_code(name: str, options: str) -> None:
         assert more(prefill(model), calls, OPTIONS[options], None, codegen=True) == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ("llama", "gpt_neox"))
 def test_models_in_training(name: str, graphs_only: None) -> None:
     model = named.build(name).train()
