@@ -31,14 +31,8 @@ FIXED_BATCH = ("gpt_fast",)
 """Plain models whose cache is for one batch size."""
 CHOSEN = (
     "a_norm-True",
-    "a_gate-None",
     "the_input_is_written_to-True",
-    "gpt_fast-True",
-    "t5_style-None",
-    "llama-prefill-None-auto",
-    "gemma2-padded-True-always",
-    "qwen3-marked-None-auto",
-    "gpt_oss-decode-None-auto",
+    "llama-padded-True-auto",
 )
 """What `make test` runs of programs and models; the spellings it runs are in test_guards."""
 
