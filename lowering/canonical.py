@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from tile_backend.lowering import (
     failure,
+    guards,
     identities_arithmetic,
     vocabulary_layout,
     vocabulary_loss,
@@ -152,7 +153,7 @@ class CanonicalGraph:
         return failure.instead(None, "naming what is done", node, self._known, node, fake)
 
     def _known(self, node: fx.Node, fake: Any) -> Any:
-        if any(a not in self.term and is_tensor(a) for a in node.all_input_nodes):
+        if any(a not in self.term and is_unreadable(a) for a in node.all_input_nodes):
             return None
         args = self._read(node.args)
         kwargs = {name: self._read(argument) for name, argument in node.kwargs.items()}
@@ -179,11 +180,17 @@ class CanonicalGraph:
         if isinstance(known, torch.SymFloat):
             settled = known.node.expr  # a number where Dynamo's guards have fixed it
             return float(settled) if settled.is_number else SymbolicNumber(node)
+        if isinstance(known, torch.SymBool):
+            return guards.answer(known)
         return tuple(size(s) for s in known) if isinstance(known, torch.Size) else known
 
 
-def is_tensor(node: fx.Node) -> bool:
-    return isinstance(value(node), torch.Tensor)
+def is_unreadable(node: fx.Node) -> bool:
+    """A tensor that has no term, or a flag that the compiled code leaves open."""
+    known = value(node)
+    if isinstance(known, torch.SymBool):
+        return guards.answer(known) is None
+    return isinstance(known, torch.Tensor)
 
 
 def agrees(term: Term, fake: torch.Tensor) -> bool:

@@ -60,7 +60,7 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Scalar:
-    """A number hole: a literal, or a symbolic float that is specialised when the site is chosen.
+    """A number hole: a literal, or a number that may change from call to call: no op goes in then.
 
     type: float, int, or str for a word such as the reduction of a loss.
     """
@@ -186,7 +186,7 @@ class Shape:
 Limit = Callable[[Mapping[str, Any]], Reason | None]
 """Takes the op's arguments by name (fake tensors and numbers); None means the site is allowed.
 
-A comparison of a dynamic size becomes a guard: a size with another answer is another compile.
+A question about a size that the program leaves open declines the site: see lowering.guards.
 """
 
 

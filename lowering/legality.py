@@ -19,12 +19,13 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from tile_backend.lowering import read_place, shapes
 from tile_backend.lowering.canonical import CanonicalGraph, is_dense, is_transformed
 from tile_backend.lowering.extent import Extent, shareable
-from tile_backend.lowering.fusion import Fusion, Op, Respelling, Scalar
+from tile_backend.lowering.fusion import Fusion, Op, Respelling
 from tile_backend.lowering.mask.source import Source
-from tile_backend.lowering.match import Match, number
+from tile_backend.lowering.match import Match
 from tile_backend.lowering.node import called, shape, value
 from tile_backend.lowering.realise import results
 from tile_backend.lowering.reason import Reason, ReasonKind
+from tile_backend.lowering.scalars import scalars_of
 from tile_backend.lowering.signature import declared
 from tile_backend.lowering.strides import layout, way_to
 from tile_backend.lowering.uses import values_read
@@ -44,6 +45,7 @@ class Call:
     sources:   arguments that are no operands of the match, but tensors that its mask reads.
     respelled: what takes the place of the original ops where no kernel runs, if that is better.
     masked:    `arguments` as they were before facts took the mask's place.
+    open:      names of numbers that may change from call to call: here as they were at capture.
     steps:     the calls that are made in its place (see steps), on the same fakes; mostly none.
     drops:     values that the model returns are dropped with the original ops.
     """
@@ -57,6 +59,7 @@ class Call:
     sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
     respelled: Respelling | None = None
     masked: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    open: tuple[str, ...] = ()
     steps: tuple[Call, ...] = ()
     drops: bool = False
 
@@ -170,14 +173,10 @@ def unaliased(extent: Extent, canonical: CanonicalGraph) -> Check:
 def call(match: Match, operands: Mapping[str, Any]) -> Call | Reason:
     """Bind the op's arguments and run its `outputs` under the graph's fake mode."""
     spelling, op = match.pattern.spelling, match.fusion.op(match.pattern.spelling.op)
-    scalars: dict[str, Any] = {}
-    for name, bound in match.scalars.items():
-        known = number(bound)
-        if known is None:
-            return Reason(
-                ReasonKind.SCALAR_IS_TENSOR, f"{name} is not a number known at compile time"
-            )
-        scalars[name] = scalar_type(match, name)(known)
+    bound = scalars_of(match)
+    if isinstance(bound, Reason):
+        return bound
+    scalars, left_open = bound
     fixed = {
         name: given({**operands, **scalars}) if callable(given) else given
         for name, given in spelling.attributes.items()
@@ -190,12 +189,7 @@ def call(match: Match, operands: Mapping[str, Any]) -> Call | Reason:
     with fake_mode_of([value(match.roots[0].node)]):
         made = op.outputs(**arguments)
         outputs = made if isinstance(made, tuple) else (made,)
-        return Call(op, arguments, outputs, tuple(results(match, outputs)))
-
-
-def scalar_type(match: Match, name: str) -> type:
-    hole = match.fusion.holes[name]
-    return hole.type if isinstance(hole, Scalar) else float
+        return Call(op, arguments, outputs, tuple(results(match, outputs)), open=left_open)
 
 
 def fake_mode_of(tensors: Any) -> FakeTensorMode:

@@ -15,21 +15,14 @@ from typing import Any
 import sympy
 import torch
 
-from tile_backend.lowering import failure, node
+from tile_backend.lowering import failure
 from tile_backend.lowering.canonical_ops import OPERATIONS
 from tile_backend.lowering.fusion import Fusion, Tensor
 from tile_backend.lowering.identities import LOW_PRECISION
 from tile_backend.lowering.identities_layout import full_permutation, permute
 from tile_backend.lowering.match_sizes import agree
 from tile_backend.lowering.node import Size
-from tile_backend.lowering.terms import (
-    SymbolicNumber,
-    Term,
-    TermTable,
-    close,
-    number_of,
-    realisable,
-)
+from tile_backend.lowering.terms import Term, TermTable, close, number_of, realisable
 from tile_backend.lowering.trace import LOW, Pattern
 
 
@@ -281,17 +274,3 @@ def finished(pattern: Pattern, binding: Binding) -> Match:
 def operands_of(pattern: Pattern, binding: Binding) -> dict[str, Term]:
     holes = pattern.holes.items()
     return {name: binding.terms[hole] for name, hole in holes if hole in binding.terms}
-
-
-def number(value: Any) -> float | str | None:
-    """A bound scalar as a float; specialises a symbolic float (with a guard of Dynamo's).
-
-    A word is itself.
-    """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, SymbolicNumber):
-        return float(node.value(value.node))
-    if isinstance(value, sympy.Expr):
-        return float(value) if value.is_number else None
-    return float(value)

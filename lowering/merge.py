@@ -94,7 +94,8 @@ def joined(
     outputs = (*first.call.outputs, *second.call.outputs)
     results = (*first.call.results, *second.call.results)
     read = (*first.call.read, *second.call.read)
-    call = legality.Call(op, arguments, outputs, results, read)
+    left_open = (*first.call.open, *second.call.open)
+    call = legality.Call(op, arguments, outputs, results, read, open=left_open)
     return dataclasses.replace(
         first,
         extent=extent,

@@ -251,6 +251,25 @@ def inserted(
     return found if several else found[0]
 
 
+def rehearse(candidate: Candidate, overload: str) -> None:
+    """Make the new code aside, with its fake values: nothing is changed.
+
+    Raises NewGuard where torch or an op would have to know more of the sizes than the program does.
+    """
+    graph = fx.Graph()
+    tracer = TracksNodes(graph)
+    taken: dict[fx.Node, fx.Node] = {}
+
+    def leaf(node: fx.Node) -> fx.Proxy:
+        if node not in taken:
+            taken[node] = graph.placeholder(node.name)
+            taken[node].meta["example_value"] = value(node)
+        return fx.Proxy(taken[node], tracer)
+
+    replacement(candidate, tracer, leaf, lambda source: source.made(leaf), overload)
+    annotate(tracer.made, candidate)
+
+
 def bound_operands(candidate: Candidate, leaf: Any) -> Mapping[str, Any]:
     """The op's tensor arguments by name; a merged call takes the separate one of each match."""
     found = dict(operands(candidate.match, leaf))

@@ -19,7 +19,7 @@ from tile_backend.lowering import failure
 from tile_backend.lowering.alone import kind
 from tile_backend.lowering.effects import Effects
 from tile_backend.lowering.fusible import kind_of
-from tile_backend.lowering.node import called_name, value
+from tile_backend.lowering.node import called_name, target_key, value
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.uses import Uses, holds_tensors, values_read
 
@@ -69,7 +69,7 @@ class Slice:
             return f"#{number[node]}" if node in number else kind(node)
 
         calls = tuple(
-            (n.op, n.target, str(fx.node.map_arg((n.args, n.kwargs), named)), kind(n))
+            (n.op, target_key(n), str(fx.node.map_arg((n.args, n.kwargs), named)), kind(n))
             for n in nodes
         )
         sites = tuple(
