@@ -39,10 +39,32 @@ MUTANTS = (
     Mutant(
         "what-a-kernel-refuses-is-launched",
         GATE,
-        "    missing = unavailable(device) or refused(call, device)\n    if missing is not None:\n"
-        "        put_in",
-        "    missing = unavailable(device)\n    if missing is not None:\n        put_in",
+        "    missing = changing(call) or unavailable(device) or refused(call, device)\n"
+        "    if missing is not None:\n        put_in",
+        "    missing = changing(call) or unavailable(device)\n"
+        "    if missing is not None:\n        put_in",
         (f"{GATED}::test_what_the_kernel_refuses_falls_back",),
+    ),
+    Mutant(
+        "a-number-that-may-change-is-fixed",
+        GATE,
+        '        put_in = kernels == "always" and not call.open\n',
+        '        put_in = kernels == "always"\n',
+        ("tests/test_core_layouts.py::test_an_epsilon_that_is_a_graph_input_stays_one",),
+    ),
+    Mutant(
+        "guards-are-added",
+        "lowering/guards.py",
+        "        if not environment._suppress_guards_tls():",
+        "        if False:",
+        ("tests/test_new_guards.py::test_a_question_is_answered_or_refused",),
+    ),
+    Mutant(
+        "a-new-guard-is-a-failure",
+        "lowering/failure.py",
+        "    if isinstance(error, NewGuard):",
+        "    if False:",
+        ("tests/test_user_limits.py::test_a_limit_of_a_dynamic_size_declines",),
     ),
     Mutant(
         "the-evidence-is-not-heard",
