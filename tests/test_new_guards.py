@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import tile_backend
 from tests.guard_record import more
 from tile_backend import Fusion, Op, Reason, ReasonKind, Spelling
-from tile_backend.lowering import guards
+from tile_backend.lowering import guards, rewrite
 from tile_backend.lowering.fusion import same_as
 from tile_backend.registry import unregister
 
@@ -54,6 +55,31 @@ def test_a_limit_of_a_size_that_is_open_declines_in_words(graphs_only: None) -> 
             assert "it would have to know whether s" in reasons[0].text
     finally:
         unregister(fusion.name)
+
+
+# --- the code that goes in ------------------------------------------------------------------------
+
+
+def test_the_new_code_is_tried_before_it_goes_in(
+    graphs_only: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What only putting it in would ask leaves the original ops, and the report says so."""
+    like = rewrite.result_like
+
+    def asks(proxy: Any, old: Tensor, new: Tensor) -> Any:
+        return proxy if old.shape[0] == 1000 else like(proxy, old, new)
+
+    monkeypatch.setattr(rewrite, "result_like", asks)
+    calls = [(torch.randn(rows, 16),) for rows in (4, 5)]
+    with torch.no_grad():
+        assert more(lambda x: F.silu(x) * x, calls, ALWAYS, dynamic=True) == []
+    report = tile_backend.last_report()
+    assert report is not None
+    (site,) = report.sites
+    assert (site.status, site.decision) == ("fused", "reference")
+    assert site.fallback is not None
+    assert site.fallback.kind is ReasonKind.SHAPE_UNPROVABLE
+    assert "it would have to know whether" in site.fallback.text
 
 
 # --- the mechanism --------------------------------------------------------------------------------

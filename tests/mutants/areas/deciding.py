@@ -60,6 +60,13 @@ MUTANTS = (
         ("tests/test_new_guards.py::test_a_question_is_answered_or_refused",),
     ),
     Mutant(
+        "new-code-is-not-tried",
+        "lowering/verdicts.py",
+        "    if not (verdict.put_in or respelled) or not is_dynamic(candidate):",
+        "    if True:",
+        ("tests/test_new_guards.py::test_the_new_code_is_tried_before_it_goes_in",),
+    ),
+    Mutant(
         "a-new-guard-is-a-failure",
         "lowering/failure.py",
         "    if isinstance(error, NewGuard):",
