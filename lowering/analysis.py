@@ -158,7 +158,7 @@ def analyse_one(
     placed += [(node, site, None) for node, site in left_alone(canonical.graph, registry)]
     placed.sort(key=lambda place: order[place[0]])
     put_in = tuple(
-        dataclasses.replace(candidate, plain=verdict.decision.respelled)
+        dataclasses.replace(candidate, plain=not verdict.put_in)
         for candidate, verdict in zip(planned.chosen, verdicts, strict=True)
         if verdict.put_in or verdict.decision.respelled
     )

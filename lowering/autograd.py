@@ -50,6 +50,8 @@ class Ways:
         self.interpreted = overload._overloadname != "default"
         self.derived = Way(lambda: overload, functools.partial(_derived, op))
         self.declared = _declared(op, op.gradient, overload) if op.gradient else self.derived
+        known = op.gradient_on_cpu
+        self.on_cpu = _declared(op, known, overload) if known else self.derived
 
     def needed(self, values: Sequence[Any]) -> list[str]:
         """The names of the arguments that need a gradient."""
@@ -67,6 +69,9 @@ class Ways:
             return self.derived, values
         arguments = dict(zip(self.signature.names, values, strict=True))
         device = reference.tensors_of(arguments)[0].device
+        there = self.op.gradient_on_cpu
+        if there and device.type == "cpu" and not (self.interpreted or launches_on(device)):
+            return (self.on_cpu if there.applies(arguments, needed) else self.derived), values
         runs = self.interpreted or gradient.always or launches_on(device)
         if not (runs and gradient.applies(arguments, needed)):
             return self.derived, values
@@ -86,7 +91,9 @@ def register(
     Our own, because torch.library.register_autograd drops forward-mode tangents silently.
     """
     ways = Ways(op, overload, signature)
-    functions = {way: _function(op, way, signature) for way in (ways.derived, ways.declared)}
+    functions = {
+        way: _function(op, way, signature) for way in (ways.derived, ways.declared, ways.on_cpu)
+    }
 
     def kernel(*args: Any) -> Any:
         if forward_ad._current_level >= 0:
@@ -175,7 +182,7 @@ def _declared(op: Op, gradient: Gradient, overload: torch._ops.OpOverload) -> Wa
         with torch.no_grad(), reference.without_autocast(given[0].device.type):
             return gradient.backward(run, arguments, results, cotangents, needed)
 
-    return Way(lambda: other(op.in_training), backward, gradient.kept)
+    return Way(lambda: other(gradient.saving or op.name), backward, gradient.kept)
 
 
 def without_another(

@@ -102,6 +102,9 @@ def _prepared(
 
 def _implementation(defined: Record) -> Callable[..., Any]:
     def implementation(*args: Any) -> Any:
+        found = _on_cpu(defined, args)
+        if found is not None:
+            return reference.untupled(found)
         arguments, outputs = _prepared(defined, args)
         if not args[0].is_cuda and defined.op.composed:
             from tile_backend.lowering import composition  # imports this module
@@ -116,6 +119,17 @@ def _implementation(defined: Record) -> Callable[..., Any]:
         return reference.untupled(outputs)
 
     return implementation
+
+
+def _on_cpu(defined: Record, args: Sequence[Any]) -> tuple[torch.Tensor, ...] | None:
+    """The results of the op's own implementation on a CPU, where it has one and that will do."""
+    if defined.op.on_cpu is None or args[0].device.type != "cpu":
+        return None
+    arguments = defined.signature.bind(args)
+    if not torch.is_autocast_enabled("cpu"):
+        return defined.op.on_cpu(**arguments)
+    with reference.without_autocast("cpu"):
+        return defined.op.on_cpu(**arguments)
 
 
 def _interpreted(defined: Record) -> Callable[..., Any]:

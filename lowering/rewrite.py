@@ -120,7 +120,7 @@ def replacement(
     bound, arguments = dict(bound_operands(candidate, leaf)), call.arguments
     if not candidate.plain:
         bound |= {name: taken(source) for name, source in call.sources.items()}
-    elif call.respelled is not None and call.respelled.masked:
+    else:
         arguments = call.masked
     args = [
         None if arguments[name] is None else bound.get(name, arguments[name])
@@ -146,7 +146,9 @@ def inserted(
     call = candidate.call
     assert call is not None
     given = dict(zip(declared(call.op).names, args, strict=True))
-    if candidate.plain and call.respelled is not None:
+    if candidate.plain:
+        assert call.respelled is not None
+        assert call.respelled.function is not None
         return call.respelled.function(**given)
 
     def run(op: Op, values: list[Any]) -> Any:

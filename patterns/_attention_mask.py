@@ -1,7 +1,7 @@
 """What is done with a mask whose meaning is known: the op's arguments without it, or beside it.
 
-Where no kernel runs, a causal mask becomes `is_causal` of scaled_dot_product_attention, and a
-window or a chunk several calls of it.
+On a CPU, where no kernel runs, the op itself is the better code for a causal mask, a window or a
+chunk, see _attention_on_cpu; in decoding the original call is, on unexpanded keys and values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 
 from tile_backend.lowering.fusion import MaskFacts, MaskRule, Respelling
-from tile_backend.patterns._attention_blocks import in_blocks
+from tile_backend.patterns import _attention_on_cpu as on_cpu
+from tile_backend.patterns._attention_blocks import blocks
+from tile_backend.patterns._attention_math import MASKED_SDPA, SDPA
 
 
 def sizes(arguments: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -36,7 +38,15 @@ def with_facts(arguments: Mapping[str, Any], facts: MaskFacts) -> Mapping[str, A
     fill = None if surely_sees(arguments, facts) else fill_without_mask(arguments, facts)
     if fill is not None and facts.hides_with is not None and is_differentiated(arguments):
         return arguments
-    return {**arguments, "mask": None, **facts.arguments, "fill": fill}
+    form = form_without_mask(arguments, facts)
+    return {**arguments, "mask": None, **facts.arguments, "fill": fill, "form": form}
+
+
+def form_without_mask(arguments: Mapping[str, Any], facts: MaskFacts) -> str:
+    """See _attention_math: that there was a mask, and what it made of a hidden score."""
+    form: str = MASKED_SDPA if arguments["form"] == SDPA else arguments["form"]
+    low = arguments["fill"] if facts.hides_with is None else facts.hides_with
+    return form if low is None or not math.isfinite(low) else f"{form} {low!r}"
 
 
 def is_differentiated(arguments: Mapping[str, Any]) -> bool:
@@ -78,18 +88,17 @@ def lowest_score(arguments: Mapping[str, Any]) -> float | None:
 
 
 def respelled(arguments: Mapping[str, Any], masked: Mapping[str, Any]) -> Respelling | None:
-    """SDPA where nothing but `is_causal` is left of the mask, or a window or chunk in blocks.
+    """The op where flash attention on a CPU does without the mask, at once or in blocks.
 
     masked: the arguments with the mask.
     """
-    others = ("mask", "padding", "segments", "offset", "sinks", "softcap", "fill")
-    if all(arguments[name] is None for name in others) and arguments["start"] == 0:
-        if arguments["window"] is None and arguments["chunk"] is None:
-            return Respelling(plain, "SDPA skips what it hides and takes K and V unexpanded")
-        if (blocks := in_blocks(arguments)) is not None:
-            return Respelling(blocks, "each block of queries reads only the keys that it sees")
+    if on_cpu.possible(arguments):
+        if on_cpu.whole(arguments):
+            return Respelling("SDPA skips what it hides and takes K and V unexpanded")
+        if blocks(arguments) is not None:
+            return Respelling("each block of queries reads only the keys that it sees")
     if is_decode(masked):
-        return Respelling(unexpanded, "K and V are read unexpanded", masked=True)
+        return Respelling("K and V are read unexpanded", unexpanded)
     return None
 
 
@@ -118,12 +127,6 @@ def is_decode(masked: Mapping[str, Any]) -> bool:
 
 def unexpanded(q: Any, k: Any, v: Any, mask: Any, scale: float, **_: Any) -> Any:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)
-
-
-def plain(q: Any, k: Any, v: Any, scale: float, is_causal: bool, **_: Any) -> Any:
-    return F.scaled_dot_product_attention(
-        q, k, v, is_causal=is_causal, scale=scale, enable_gqa=True
-    )
 
 
 RULE = MaskRule(
