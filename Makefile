@@ -21,7 +21,7 @@ candidates := $(or $(PYTHON),python3 python3.12 python3.13 python3.11 python3.14
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-full test-with browser lint format coverage kernel-report bench gpu-kit gpu-check clean distclean compiler
+.PHONY: help demo test test-full test-with browser lint format coverage fuzz kernel-report mutants bench gpu-kit gpu-check clean distclean compiler
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1 \2/p' $(firstword $(MAKEFILE_LIST)) \
@@ -69,9 +69,15 @@ coverage: compiler $(VENV)/.installed ## count the sites found over all causal-L
 kernel-report: $(VENV)/.installed ## compile every kernel for every architecture, check it, write docs/kernels.md
 	$(python) -m tests.kernel_report $(ARGS)
 
+mutants: $(VENV)/.installed ## change our own code in small ways, one at a time: the tests must notice; ARGS="--only GLOB"
+	OMP_NUM_THREADS=1 $(python) -m tests.mutants $(ARGS)
+
 bench: compiler $(VENV)/.installed ## measure, one bench after the other, then write docs/benchmarks.md: hours
 	@for bench in $(benches); do echo "bench.$$bench"; $(python) -m bench.$$bench || exit 1; done
 	$(python) -m bench.page
+
+fuzz: compiler $(VENV)/.installed ## run N drawn programs (SEED=0) against eager and float64: make fuzz N=1000
+	OMP_NUM_THREADS=1 $(python) -m tests.fuzz $(or $(N),1000) --seed $(or $(SEED),0) $(ARGS)
 
 gpu-kit: $(VENV)/.installed ## pack what an offline GPU machine needs: ARGS="--arch sm_90 --python 3.12"
 	$(python) -m tests.gpu_kit.pack $(ARGS)

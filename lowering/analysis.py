@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import fx
 
 from tile_backend.lowering import (
     checkpoint_policy,
-    choice,
     custom_op,
     describe,
+    failure,
     gate,
     handed_in,
     in_place,
     inline,
     rewrite,
     safe_spelling,
-    site_kernels,
     steps,
+    verdicts,
 )
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.check_request import Check
@@ -36,6 +36,7 @@ from tile_backend.lowering.near_miss import NearMiss, Searched
 from tile_backend.lowering.nesting import Nesting
 from tile_backend.lowering.node import value
 from tile_backend.lowering.plan import Allows, Candidate, plan
+from tile_backend.lowering.reason import Reason
 from tile_backend.lowering.registry import Registry
 from tile_backend.lowering.site import Site
 
@@ -51,6 +52,7 @@ class Analysis:
     accepted: per graph, the candidates whose op goes in. overload: of these ops, see custom_op.
     nesting: how the graphs call each other. check: what is asked of the ops' results at run time.
     origins: what each of the sites is made from; None for an op that is left alone.
+    failures: those of ours that are no site's. changed: the graphs are not as they came.
     """
 
     sites: tuple[Site, ...]
@@ -61,6 +63,8 @@ class Analysis:
     overload: str = "default"
     origins: tuple[Origin, ...] = ()
     check: Check | None = None
+    failures: tuple[Reason, ...] = ()
+    changed: bool = False
 
     @property
     def ops(self) -> int:
@@ -74,20 +78,46 @@ class Analysis:
         found = {at for _, candidates in self.accepted for c in candidates for at in c.dropped_at}
         return tuple(sorted(found))
 
-    def apply(self) -> None:
+    def apply(self) -> Analysis:
         """Rewrite every graph; on failure the caller restores them (see tile_backend.backend).
 
-        What is left to Inductor is respelled where Inductor would misread it.
+        What is left to Inductor is respelled where Inductor would misread it. Returns what then is
+        in the graphs: a site whose op cannot be put in is declined.
         """
-        if self.ops:
-            checkpoint_policy.apply_to(module for module, _ in self.accepted)
-        hands_in = handed_in.HandsIn(self.nesting)
-        ready = [(m, hands_in.candidates(m.graph, given)) for m, given in self.accepted]
-        for module, candidates in ready:
-            rewrite.apply(module.graph, candidates, self.overload, self.check)
-            respelled = safe_spelling.respell(module.graph)
-            if candidates or respelled or module.graph in hands_in.changed:
-                module.recompile()
+        with failure.noted() as notes:
+            if self.ops:
+                modules = [module for module, _ in self.accepted]
+                what = "reading a policy of checkpointing"
+                failure.instead(None, what, None, checkpoint_policy.apply_to, modules)
+            hands_in = handed_in.HandsIn(self.nesting)
+            failed, changed = list[tuple[Candidate, Reason]](), self.changed
+            for module, candidates in self.accepted:
+                graph, given = module.graph, (self.overload, self.check, hands_in.inside)
+                failed += rewrite.apply(graph, candidates, *given)
+                respelled = safe_spelling.respell(graph)
+                if candidates or respelled or notes or graph in hands_in.changed:
+                    module.recompile()
+                    changed = True
+        left = dataclasses.replace(
+            self, failures=(*self.failures, *notes), changed=changed or self.changed
+        )
+        return left.without({candidate.root: reason for candidate, reason in failed})
+
+    def without(self, failed: Mapping[fx.Node, Reason]) -> Analysis:
+        """Where the candidates with these roots are declined."""
+        if not failed:
+            return self
+        accepted = tuple(
+            (module, tuple(c for c in some if c.root not in failed))
+            for module, some in self.accepted
+        )
+        chosen = [
+            o if isinstance(o, Candidate) and o.reason is None else None for o in self.origins
+        ]
+        reasons = [failed.get(candidate.root) if candidate else None for candidate in chosen]
+        pairs = zip(self.sites, reasons, strict=True)
+        sites = tuple(site if why is None else describe.failed(site, why) for site, why in pairs)
+        return dataclasses.replace(self, sites=sites, accepted=accepted)
 
 
 def analyse(
@@ -103,26 +133,25 @@ def analyse(
 
     drops: the fusions that may drop what the model returns (Fusion.drops). means: of evidence.
     """
-    sites: list[tuple[Site, Origin]] = []
-    anchored, unclaimed = set[str](), set[str]()
-    accepted = []
-    parts = list(bodies(module))
-    for part in parts:
-        inline.inline(part)
-        in_place.functionalise(part)
-    nesting = Nesting(part.graph for part in parts)
-    for part in parts:
-        reaches = functools.partial(handed_in.possible, nesting, graph=part.graph)
-        canonical = CanonicalGraph(part.graph, nesting.readers(part.graph), reaches)
-        may = drops if part is module else frozenset[str]()
-        judge_all = functools.partial(judge, nesting, kernels, compiles, means)
-        found, searched, candidates = analyse_one(
-            canonical, registry, allows, kernels, judge_all, may
-        )
-        sites += found
-        anchored |= searched.anchored
-        unclaimed |= searched.unclaimed
-        accepted.append((part, candidates))
+    with failure.noted() as notes:
+        sites: list[tuple[Site, Origin]] = []
+        anchored, unclaimed = set[str](), set[str]()
+        accepted = []
+        parts = list(bodies(module))
+        written_out = sum([inline.inline(part) + in_place.functionalise(part) for part in parts])
+        nesting = Nesting(part.graph for part in parts)
+        judge_all = functools.partial(verdicts.judge, nesting, kernels, compiles, means)
+        for part in parts:
+            reaches = functools.partial(handed_in.possible, nesting, graph=part.graph)
+            canonical = CanonicalGraph(part.graph, nesting.readers(part.graph), reaches)
+            may = drops if part is module else frozenset[str]()
+            found, searched, candidates = analyse_one(
+                canonical, registry, allows, kernels, judge_all, may
+            )
+            sites += found
+            anchored |= searched.anchored
+            unclaimed |= searched.unclaimed
+            accepted.append((part, candidates))
     overload = custom_op.INTERPRETED if kernels == "interpret" else "default"
     return Analysis(
         tuple(site for site, _ in sites),
@@ -132,6 +161,8 @@ def analyse(
         nesting,
         overload,
         tuple(origin for _, origin in sites),
+        failures=tuple(notes),
+        changed=written_out > 0 or bool(notes),
     )
 
 
@@ -140,46 +171,73 @@ def analyse_one(
     registry: Registry,
     allows: Allows,
     kernels: str,
-    judge_all: Callable[[Sequence[Candidate]], list[Verdict]],
+    judge_all: Callable[[Sequence[Candidate]], list[Verdict | Reason]],
     drops: frozenset[str] = frozenset(),
 ) -> tuple[list[tuple[Site, Origin]], Searched, tuple[Candidate, ...]]:
     """The sites in program order with their origins, what was searched, and what is put in."""
     planned = merge(plan(canonical, registry.matcher, allows, drops), canonical)
     planned = dataclasses.replace(planned, chosen=in_steps(planned.chosen, kernels))
-    verdicts = judge_all(planned.chosen)
     searched = registry.near_misses.search(canonical, registry.fusions, planned.covered)
     order = canonical.effects.position
-    placed: list[tuple[fx.Node, Site, Origin]] = [
-        (candidate.root, describe.fused(candidate, verdict), candidate)
-        for candidate, verdict in zip(planned.chosen, verdicts, strict=True)
-    ]
-    placed += [(c.root, describe.declined(c), c) for c in planned.declined]
-    placed += [(miss.root, describe.near_miss(miss, canonical), miss) for miss in searched.misses]
+    placed: list[tuple[fx.Node, Site, Origin]] = []
+    put_in: list[Candidate] = []
+    for candidate, verdict in zip(planned.chosen, judge_all(planned.chosen), strict=True):
+        site = described(candidate, verdict)
+        if isinstance(site, Reason):
+            candidate = dataclasses.replace(candidate, call=None, reason=site)
+            site = left_as_it_is(candidate)
+        elif isinstance(verdict, Verdict) and (verdict.put_in or verdict.decision.respelled):
+            put_in.append(dataclasses.replace(candidate, plain=not verdict.put_in))
+        placed.append((candidate.root, site, candidate))
+    placed += [(c.root, left_as_it_is(c), c) for c in planned.declined]
+    placed += [(miss.root, almost(miss, canonical), miss) for miss in searched.misses]
     placed += [(node, site, None) for node, site in left_alone(canonical.graph, registry)]
     placed.sort(key=lambda place: order[place[0]])
-    put_in = tuple(
-        dataclasses.replace(candidate, plain=not verdict.put_in)
-        for candidate, verdict in zip(planned.chosen, verdicts, strict=True)
-        if verdict.put_in or verdict.decision.respelled
-    )
-    return [(site, origin) for _, site, origin in placed], searched, put_in
+    return [(site, origin) for _, site, origin in placed], searched, tuple(put_in)
+
+
+DESCRIBING = "describing it"
+
+
+def described(candidate: Candidate, verdict: Verdict | Reason) -> Site | Reason:
+    """The site of a candidate that was chosen, or what failed on the way."""
+    if isinstance(verdict, Reason):
+        return verdict
+    return failure.tried(DESCRIBING, candidate.root, describe.fused, candidate, verdict)
+
+
+def left_as_it_is(candidate: Candidate) -> Site:
+    """The site of a candidate that was declined."""
+    root, spelling = candidate.root, candidate.match.pattern.spelling.title
+    site = failure.instead(None, DESCRIBING, root, describe.declined, candidate)
+    return site or describe.bare(candidate.fusion, "declined", root, spelling, candidate.reason)
+
+
+def almost(miss: NearMiss, canonical: CanonicalGraph) -> Site:
+    """The site of a near miss."""
+    fusion, spelling = miss.pattern.fusion.name, miss.pattern.spelling.title
+    site = failure.instead(None, DESCRIBING, miss.root, describe.near_miss, miss, canonical)
+    return site or describe.bare(fusion, "near-miss", miss.root, spelling, miss.reason)
 
 
 def in_steps(candidates: Sequence[Candidate], kernels: str) -> tuple[Candidate, ...]:
     """With the ops that serve their calls better than one, where ops go in at all."""
-    found = []
-    for candidate in candidates:
-        call = candidate.call
-        if call is not None and not gate.leaves(call, kernels):
-            device = gate.device_of(call)
-            number = gate.multiprocessors(device)
-            number = steps.multiprocessors_for(call, number, gate.architecture(device))
-            divided = steps.divided(candidate.match.fusion, call, number)
-            candidate = dataclasses.replace(
-                candidate, call=dataclasses.replace(call, steps=divided)
-            )
-        found.append(candidate)
-    return tuple(found)
+    what = "dividing it into steps"
+    return tuple(
+        failure.instead(candidate, what, candidate.root, divided, candidate, kernels)
+        for candidate in candidates
+    )
+
+
+def divided(candidate: Candidate, kernels: str) -> Candidate:
+    call = candidate.call
+    if call is None or gate.leaves(call, kernels):
+        return candidate
+    device = gate.device_of(call)
+    number = gate.multiprocessors(device)
+    number = steps.multiprocessors_for(call, number, gate.architecture(device))
+    found = steps.divided(candidate.match.fusion, call, number)
+    return dataclasses.replace(candidate, call=dataclasses.replace(call, steps=found))
 
 
 def left_alone(graph: fx.Graph, registry: Registry) -> Iterator[tuple[fx.Node, Site]]:
@@ -188,24 +246,10 @@ def left_alone(graph: fx.Graph, registry: Registry) -> Iterator[tuple[fx.Node, S
     for node in graph.nodes:
         is_body = isinstance(node.target, torch._ops.HigherOrderOperator)
         if is_body and node.target.name() in reasons:
-            yield node, describe.left(node, *reasons[node.target.name()])
-
-
-def judge(
-    nesting: Nesting, kernels: str, compiles: bool, means: Means, candidates: Sequence[Candidate]
-) -> list[Verdict]:
-    """What runs at each site of one graph, with its kernel's code at hand."""
-    fusions = [c.match.fusion for c in candidates]
-    # What an op is made of goes by name.
-    custom_op.define(f for f in fusions if any(op.composed for op in f.ops))
-    pairs = [(c, c.call) for c in candidates if c.call is not None]
-    weighed = [c for c, call in pairs if gate.weighs(call, kernels)]
-    able = [c for c, call in pairs if gate.weighs(call, kernels) and gate.able(call)]
-    if means.measuring is not None:
-        able = site_kernels.with_code(able)
-    wanted = choice.choose(weighed, able, nesting, means)
-    verdicts = [gate.decide(c.match.fusion, call, kernels, wanted.get(c.root)) for c, call in pairs]
-    return site_kernels.settle([call for _, call in pairs], verdicts, kernels, compiles)
+            given = node, *reasons[node.target.name()]
+            site = failure.instead(None, DESCRIBING, node, describe.left, *given)
+            fusion, reason = reasons[node.target.name()]
+            yield node, site or describe.bare(fusion, "declined", node, reason=reason)
 
 
 def bodies(module: fx.GraphModule) -> Iterator[fx.GraphModule]:

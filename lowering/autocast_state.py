@@ -10,8 +10,8 @@ import torch
 from torch import fx
 
 from tile_backend.lowering import higher_order
-from tile_backend.lowering.effects import called_name
 from tile_backend.lowering.nesting import Nesting
+from tile_backend.lowering.node import called_name
 
 CACHED = "wrap_with_autocast"
 """The higher-order op whose body runs under the autocast that its first arguments say."""

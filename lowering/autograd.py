@@ -12,18 +12,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.autograd import forward_ad
 
-from tile_backend.lowering import reference
+from tile_backend.lowering import failure, reference
 from tile_backend.lowering import unavailable_derivatives as unavailable
 from tile_backend.lowering.fusion import Gradient, Op
 from tile_backend.lowering.launch_place import launches_on
 from tile_backend.lowering.signature import Signature
 
+LOGGER = logging.getLogger(__name__)
+Found = TypeVar("Found")
 Gradients = Mapping[str, torch.Tensor | None]
 Backward = Callable[..., Gradients]
 """(arguments, results of forward, gradients of the op's results, names that need one) -> by name"""
@@ -73,7 +77,8 @@ class Ways:
         if there and device.type == "cpu" and not (self.interpreted or launches_on(device)):
             return (self.on_cpu if there.applies(arguments, needed) else self.derived), values
         runs = self.interpreted or gradient.always or launches_on(device)
-        if not (runs and gradient.applies(arguments, needed)):
+        applies = functools.partial(gradient.applies, arguments, needed)
+        if not (runs and or_derived(self.op, applies, lambda: False)):
             return self.derived, values
         if gradient.named:
             values = tuple({**arguments, gradient.named: ",".join(needed)}.values())
@@ -105,11 +110,37 @@ def register(
         if not needed or not torch.is_grad_enabled():
             with torch._C._AutoDispatchBelowAutograd():
                 return overload(*args)
-        way, values = ways.chosen(values, needed)
-        results = reference.as_tuple(functions[way].apply(*values))
-        return reference.untupled(results[: signature.results])
+        way, given = ways.chosen(values, needed)
+        results = functools.partial(functions[way].apply, *given)
+        if way is not ways.derived:
+            values = tuple(map(savable, values))
+            derived = functools.partial(functions[ways.derived].apply, *values)
+            results = functools.partial(or_derived, op, results, derived)
+        return reference.untupled(reference.as_tuple(results())[: signature.results])
 
     library.impl(overload, kernel, "Autograd")
+
+
+def or_derived(op: Op, declared: Callable[[], Found], derived: Callable[[], Found]) -> Found:
+    """What the declared gradient gives; where that fails, what is derived from the reference."""
+    try:
+        return declared()
+    except Exception as error:
+        if failure.is_final(error) or interpreted_fault(error):
+            raise
+        said = failure.said(error)
+        LOGGER.debug("the gradient of %s failed", op.name, exc_info=error)
+    found = derived()  # what is wrong with the call is raised here, as if nothing had been before
+    from tile_backend.lowering import kernel_launch  # imports what imports this module
+
+    kernel_launch.warn_once(op.name, said, "differentiates its reference, not by its own gradient")
+    return found
+
+
+def interpreted_fault(error: Exception) -> bool:
+    """Whether an interpreted kernel has broken a rule, which is what it is interpreted for."""
+    faults = sys.modules.get("tile_backend.lowering.interpreter.faults")
+    return faults is not None and isinstance(error, faults.KernelFault)
 
 
 def savable(value: Any) -> Any:
@@ -179,8 +210,13 @@ def _declared(op: Op, gradient: Gradient, overload: torch._ops.OpOverload) -> Wa
         given = [cotangent for cotangent in cotangents if cotangent is not None]
         if not given:
             return {}
-        with torch.no_grad(), reference.without_autocast(given[0].device.type):
-            return gradient.backward(run, arguments, results, cotangents, needed)
+
+        def declared() -> Gradients:
+            with torch.no_grad(), reference.without_autocast(given[0].device.type):
+                return gradient.backward(run, arguments, results, cotangents, needed)
+
+        derived = functools.partial(gradients, op, arguments, needed, cotangents)
+        return or_derived(op, declared, derived)
 
     return Way(lambda: other(gradient.saving or op.name), backward, gradient.kept)
 

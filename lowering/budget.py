@@ -126,9 +126,7 @@ def _measure(
     return _compare(y.detach(), y64.detach().double(), y_ref.detach().double())
 
 
-def _unlike(
-    y: torch.Tensor | None, y64: torch.Tensor | None, y_ref: torch.Tensor | None
-) -> str:
+def _unlike(y: torch.Tensor | None, y64: torch.Tensor | None, y_ref: torch.Tensor | None) -> str:
     if y is None or y64 is None or y_ref is None or not y.is_floating_point():
         return ""
     y, y64, y_ref = (t.detach().double() for t in (y, y64, y_ref))

@@ -1,7 +1,8 @@
 """A Dynamo graph as canonical terms: one term (or a tuple of them) per node.
 
 What the vocabulary does not know, what is written to later, and what is no dense tensor becomes a
-leaf: a value that patterns may take as an operand but never look into.
+leaf: a value that patterns may take as an operand but never look into. What is written to has a
+leaf for each of its versions, and a copy of it that outlives its version is a leaf of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import fx
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from tile_backend.lowering import (
+    failure,
     identities_arithmetic,
     vocabulary_layout,
     vocabulary_loss,
@@ -85,15 +87,17 @@ class CanonicalGraph:
         self.term: dict[fx.Node, Term] = {}
         self.nodes: dict[Term, list[fx.Node]] = {}
         self._parts: dict[fx.Node, tuple[Term, ...]] = {}
+        self._reader: fx.Node
+        """The node that is being added."""
         for node in graph.nodes:
-            self._add(node)
+            failure.instead(None, "reading the graph", node, self._add, node)
 
     def _add(self, node: fx.Node) -> None:
-        self.table.region = self.effects.region[node]
+        self.table.region, self._reader = self.effects.region[node], node
         fake = value(node)
         if isinstance(fake, (tuple, list)) and node.op in CALLS:
             found = self._meaning(node, fake)
-            if isinstance(found, tuple):
+            if isinstance(found, tuple) and node not in self.effects.unsettled:
                 self._parts[node] = found
             return
         if not isinstance(fake, torch.Tensor):
@@ -102,7 +106,7 @@ class CanonicalGraph:
         known = is_dense(fake) or is_transformed(fake)  # found there as well, and declined
         if node.op in CALLS and known and node not in self.effects.unsettled:
             found = self._meaning(node, fake)
-            if isinstance(found, Term) and agrees(found, fake) and self._keeps_grad(node, found):
+            if isinstance(found, Term) and agrees(found, fake) and self._is(node, found):
                 term = found
         if term is None:
             term = self.table.leaf(node, fake.dtype, shape(fake))
@@ -111,12 +115,34 @@ class CanonicalGraph:
         self.term[node] = term
         self.nodes.setdefault(term, []).append(node)
 
-    def _keeps_grad(self, node: fx.Node, found: Term) -> bool:
-        """A copy made without grad is not its source: the source carries a gradient."""
-        inside = self.effects.without_grad
-        return found.node is None or node not in inside or found.node in inside
+    def _is(self, node: fx.Node, found: Term) -> bool:
+        """Whether the node that holds the term already is this value from here on.
+
+        A copy is not its source when the source is written to later, nor when it is made without
+        grad: the source carries a gradient.
+        """
+        source, inside = found.node, self.effects.without_grad
+        if source is None:
+            return True
+        if self.effects.writer_from(source, node, None) is not None:
+            return False
+        return node not in inside or source in inside
+
+    def _versioned(self, node: fx.Node) -> Term:
+        """A node that is written to, as the node that is being added finds it."""
+        version = self.effects.version(node, self._reader)
+        if version == 0:
+            return self.term[node]
+        fake = value(node)
+        term = self.table.leaf(node, fake.dtype, shape(fake), version)
+        self.nodes.setdefault(term, [node])
+        return term
 
     def _meaning(self, node: fx.Node, fake: Any) -> Any:
+        """None where it is not known, or where a word or an identity fails."""
+        return failure.instead(None, "naming what is done", node, self._known, node, fake)
+
+    def _known(self, node: fx.Node, fake: Any) -> Any:
         if any(a not in self.term and is_tensor(a) for a in node.all_input_nodes):
             return None
         args = self._read(node.args)
@@ -135,7 +161,7 @@ class CanonicalGraph:
 
     def _read_node(self, node: fx.Node) -> Any:
         if node in self.term:
-            return self.term[node]
+            return self._versioned(node) if node in self.effects.unsettled else self.term[node]
         if node in self._parts:
             return self._parts[node]
         known = value(node)

@@ -74,4 +74,8 @@ def encoded(number: Any) -> Any:
 
 
 def decoded(number: Any) -> Any:
-    return getattr(torch, number["dtype"]) if isinstance(number, dict) else number
+    """Raises ValueError for what `encoded` does not give."""
+    found = getattr(torch, str(number["dtype"]), None) if isinstance(number, dict) else number
+    if not isinstance(found, (torch.dtype, bool, int, float, str, type(None))):
+        raise ValueError(f"{number!r} is no number of a call")
+    return found

@@ -7,6 +7,7 @@ runs, launched directly where it always is, and `tilegym.check`. The same holds 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,8 +55,12 @@ def register(library: torch.library.Library, op: Op, signature: Signature) -> No
         mine = ways[check.runs]
         needed = mine.needed(values)
         if needed and torch.is_grad_enabled():
-            way, values = mine.chosen(values, needed)
-            found = Checked.apply(op, signature, way, check, *values)  # type: ignore[no-untyped-call]
+            way, given = mine.chosen(values, needed)
+            apply = functools.partial(Checked.apply, op, signature)
+            declared = functools.partial(apply, way, check, *given)
+            derived = functools.partial(apply, mine.derived, check, *map(autograd.savable, values))
+            own = way is not mine.derived
+            found = autograd.or_derived(op, declared, derived) if own else derived()
             return reference.untupled(reference.as_tuple(found))
         with torch._C._AutoDispatchBelowAutograd():
             results = reference.as_tuple(getattr(packet, check.runs)(*values))

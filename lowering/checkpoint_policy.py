@@ -16,7 +16,7 @@ import torch
 from torch import fx
 from torch.utils.checkpoint import CheckpointPolicy
 
-from tile_backend.lowering import custom_op
+from tile_backend.lowering import custom_op, failure
 
 META = "_checkpoint_context_fn"
 """Where Dynamo leaves the context function of a checkpointed body."""
@@ -52,7 +52,7 @@ def asking(policy: Policy) -> Policy:
     """The policy for all ops, ours included."""
 
     def asked(context: Any, op: Any, *args: Any, **kwargs: Any) -> Any:
-        record = site_op(op)
+        record = failure.instead(None, "telling an op from ours", None, site_op, op)
         if record is None:
             return policy(context, op, *args, **kwargs)
         answer = policy(context, record.overload, *args, **kwargs)

@@ -11,7 +11,15 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from torch import fx
 
-from tile_backend.lowering import device, evidence, gate, launch_kind, static_rule, tuning_store
+from tile_backend.lowering import (
+    device,
+    evidence,
+    failure,
+    gate,
+    launch_kind,
+    static_rule,
+    tuning_store,
+)
 from tile_backend.lowering.circumstances import has_this_inductor
 from tile_backend.lowering.device import Gpu
 from tile_backend.lowering.effects import Effects
@@ -22,6 +30,7 @@ from tile_backend.lowering.node import value
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.progress import track
 from tile_backend.lowering.real_tensors import CannotRun
+from tile_backend.lowering.reason import Reason
 from tile_backend.lowering.site import Basis, Decision
 from tile_backend.lowering.slices import Slice, slices
 from tile_backend.lowering.static_rule import Estimate
@@ -51,22 +60,37 @@ measured: dict[Hashable, Entry | CannotRun] = {}
 
 def choose(
     candidates: Sequence[Candidate], able: Sequence[Candidate], nesting: Nesting, means: Means
-) -> dict[fx.Node, Decision]:
-    """By the root of each candidate of one graph what is to run there.
+) -> dict[fx.Node, Decision | Reason]:
+    """By the root of each candidate of one graph what is to run there, or what failed.
 
     able: those that can have a kernel. For a site that cannot there is no answer.
     """
     if not candidates:
         return {}
-    decided: dict[fx.Node, Decision] = {}
+    found: dict[fx.Node, Decision | Reason] = {}
     roots = {candidate.root for candidate in able}
-    asked = questions(candidates, able, nesting, means)
-    for question, alike in track(asked, "measurements") if means.measuring else asked:
-        choice = question.answer()
-        for one in alike:
-            usable = [c for c in one.candidates if c.root in roots]
-            going_in = {c.root for c in sets(one, usable)[choice.way]}
-            decided |= {c.root: decision(c.root in going_in, choice) for c in usable}
+    asked = distinct(candidates, able, nesting)
+    for some in track(asked, "measurements") if means.measuring else asked:
+        root = some[0].candidates[0].root
+        decided = failure.tried("weighing it", root, answers, some, roots, nesting, means)
+        if isinstance(decided, Reason):
+            sites = (c.root for one in some for c in one.candidates if c.root in roots)
+            found |= dict.fromkeys(sites, decided)
+        else:
+            found |= decided
+    return found
+
+
+def answers(
+    some: Sequence[Slice], able: set[fx.Node], nesting: Nesting, means: Means
+) -> dict[fx.Node, Decision]:
+    """What is to run at the sites of slices that are alike."""
+    choice = Question.of(some[0], able, nesting, means).answer()
+    decided: dict[fx.Node, Decision] = {}
+    for one in some:
+        usable = [c for c in one.candidates if c.root in able]
+        going_in = {c.root for c in sets(one, usable)[choice.way]}
+        decided |= {c.root: decision(c.root in going_in, choice) for c in usable}
     return decided
 
 
@@ -74,13 +98,22 @@ def questions(
     candidates: Sequence[Candidate], able: Sequence[Candidate], nesting: Nesting, means: Means
 ) -> list[tuple[Question, tuple[Slice, ...]]]:
     """Each distinct slice that can have a kernel, and all that are like it."""
+    roots = {candidate.root for candidate in able}
+    found = distinct(candidates, able, nesting)
+    return [(Question.of(some[0], roots, nesting, means), some) for some in found]
+
+
+def distinct(
+    candidates: Sequence[Candidate], able: Sequence[Candidate], nesting: Nesting
+) -> list[tuple[Slice, ...]]:
+    """The slices that can have a kernel, those together that are alike."""
     effects: Effects = nesting.effects[candidates[0].root.graph]
     roots = {candidate.root for candidate in able}
-    distinct: dict[Hashable, tuple[Slice, ...]] = {}
+    found: dict[Hashable, tuple[Slice, ...]] = {}
     for one in slices(candidates, effects):
         if any(candidate.root in roots for candidate in one.candidates):
-            distinct[one.key] = (*distinct.get(one.key, ()), one)
-    return [(Question.of(some[0], roots, nesting, means), some) for some in distinct.values()]
+            found[one.key] = (*found.get(one.key, ()), one)
+    return list(found.values())
 
 
 def decision(goes_in: bool, choice: Choice) -> Decision:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tile_backend.lowering import custom_op, reference
+from tile_backend.lowering import custom_op, failure, kernel_launch, reference
 from tile_backend.lowering.custom_op import Record
 from tile_backend.lowering.fusion import Op, Run
 
@@ -32,6 +32,19 @@ def on_references(record: Record, arguments: Mapping[str, Any], outputs: Outputs
         return reference.untupled(reference.run(other.op, other.signature.bind((), given)))
 
     compose(record.op, arguments, outputs, run)
+
+
+def or_reference(
+    record: Record, arguments: Mapping[str, Any], outputs: Outputs, fill: Callable[[], object]
+) -> None:
+    """Fill the outputs; by the op's reference where what it is made of fails."""
+    try:
+        fill()
+    except Exception as error:
+        if failure.is_final(error):
+            raise
+        kernel_launch.warn_once(record.op.name, failure.said(error))
+        reference.into(record.op, arguments, outputs)
 
 
 def compose(op: Op, arguments: Mapping[str, Any], outputs: Outputs, run: Run) -> None:

@@ -1,8 +1,10 @@
 """One compiled kernel as the bytes of a file, and back; bytes that are not it are never believed.
 
 An .xz stream with a SHA-256 check, which any xz tool reads: one line of JSON that says what the
-kernel is, then the cubin. xz is in the standard library, and made the smallest files of what is
-there: 7 to 75 KB a kernel, a quarter less than zlib. Unpacking takes 0.4 to 2 ms, once per process.
+kernel is, then the cubin. The check finds accidents. Who may have written the file is asked by who
+reads it (`own_file`), since a cubin is code that runs. xz is in the standard library, and made the
+smallest files of what is there: 7 to 75 KB a kernel, a quarter less than zlib. Unpacking takes 0.4
+to 2 ms, once per process.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import lzma
+
+from tile_backend.lowering.own_file import DamagedError
 
 FORMAT = "tile-backend cubin 1"
 SUFFIX = ".cubin.xz"
@@ -42,10 +46,6 @@ class Cubin:
     symbol: str
 
 
-class DamagedError(ValueError):
-    """Bytes that are not the compiled kernel that was asked for; the message says why."""
-
-
 def pack(key: Key, compiler: str, cubin: Cubin) -> bytes:
     """The content of a file. compiler: a version such as "13.4.92"."""
     facts = _facts(key) | {"compiler": compiler, "symbol": cubin.symbol}
@@ -58,7 +58,7 @@ def unpack(key: Key, content: bytes) -> Cubin:
     head, newline, image = _unpacked(content).partition(b"\n")
     try:
         facts = json.loads(head) if newline else None
-    except ValueError:
+    except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise DamagedError("it was not written by this version of tile-backend")

@@ -1,9 +1,10 @@
 """Compiled kernels in a folder: one checked file each, written whole or not at all.
 
-`get` gives the kernel that was put under a key, or None; a damaged or foreign file is None with a
-warning, and is replaced by the next `put`. Nothing here raises for what a disk can do: a folder
-that cannot be written costs one warning, and the kernels stay in memory for this process. Several
-processes may use one folder. The files used longest ago go when it outgrows its limit.
+`get` gives the kernel that was put under a key, or None; a file that is damaged, or that somebody
+else may have written (`own_file`: what is in it runs on the GPU), is None with a warning, and is
+replaced by the next `put`. Nothing here raises for what a disk can do: a folder that cannot be
+written costs one warning, and the kernels stay in memory for this process. Several processes may
+use one folder. The files used longest ago go when it outgrows its limit.
 
 TILEGYM_KERNEL_STORE names the folder, TILEGYM_KERNEL_STORE_MIB its limit.
 """
@@ -13,20 +14,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from tile_backend.lowering.atomic_write import write_whole
-from tile_backend.lowering.cubin_file import SUFFIX, Cubin, DamagedError, Key, pack, unpack
+from tile_backend.lowering import own_file
+from tile_backend.lowering.atomic_write import OWN, remove_abandoned, write_whole
+from tile_backend.lowering.cubin_file import SUFFIX, Cubin, Key, pack, unpack
+from tile_backend.lowering.own_file import DamagedError, ForeignError
 
 FOLDER = "TILEGYM_KERNEL_STORE"
 LIMIT = "TILEGYM_KERNEL_STORE_MIB"
 DEFAULT_MIB = 1024
 """Tens of thousands of kernels; a model has some tens."""
-ABANDONED_SECONDS = 3600
-"""A temporary file of that age belongs to a process that died."""
 
 
 class StoreWarning(RuntimeWarning):
@@ -67,7 +67,7 @@ class Store:
 
     def files(self) -> list[tuple[float, int, Path]]:
         """Last use in seconds, bytes and path of every kernel, oldest use first."""
-        return sorted(_scan(self.folder, SUFFIX))
+        return sorted(_scan(self.folder))
 
     def _candidates(self, key: Key, compiler: str | None) -> Iterator[tuple[str, Path]]:
         if compiler is not None:
@@ -85,8 +85,11 @@ class Store:
 
     def _read(self, key: Key, path: Path) -> Cubin | None:
         try:
-            cubin = unpack(key, path.read_bytes())
+            cubin = unpack(key, own_file.read(path))
         except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ForeignError as error:
+            _warn(f"{error}; kernels that lie there are compiled again")
             return None
         except (DamagedError, OSError) as error:
             _warn(f"{path} is ignored: {_said(error)}; the kernel is compiled again")
@@ -97,8 +100,9 @@ class Store:
 
     def _write(self, path: Path, content: bytes) -> bool:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, content)
+            self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            write_whole(path, content, OWN)
+            remove_abandoned(self.folder)
             self._shrink(path)
         except OSError as error:
             _warn(
@@ -118,9 +122,6 @@ class Store:
             if path != newest and total > self.limit * 3 // 4:
                 path.unlink(missing_ok=True)
                 total -= size
-        for used, _, path in _scan(self.folder, ".tmp"):
-            if time.time() - used > ABANDONED_SECONDS:
-                path.unlink(missing_ok=True)
 
 
 def default() -> Store:
@@ -151,11 +152,11 @@ def _cache_folder() -> Path:
     return cache / "tile-backend" / "kernels"
 
 
-def _scan(folder: Path, suffix: str) -> Iterator[tuple[float, int, Path]]:
-    """Time of change, size and path of each such file; none where there is no such folder."""
+def _scan(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """Time of change, size and path of each kernel; none where there is no such folder."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.endswith(suffix):
+            if entry.name.endswith(SUFFIX):
                 with contextlib.suppress(OSError):  # another process may have deleted it
                     facts = entry.stat()
                     yield facts.st_mtime, facts.st_size, Path(entry.path)

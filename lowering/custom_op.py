@@ -8,16 +8,26 @@ The tag `flexible_layout` lets Inductor hand over inputs in the layout they alre
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 
-from tile_backend.lowering import autograd, checked, reference, run_time_check, shape_check
+from tile_backend.lowering import (
+    autograd,
+    checked,
+    failure,
+    reference,
+    run_time_check,
+    shape_check,
+)
 from tile_backend.lowering.fusion import Fusion, Op
 from tile_backend.lowering.signature import Signature
 
+LOGGER = logging.getLogger(__name__)
 NAMESPACE = "tilegym"
 INTERPRETED = "interpreted"
 """The overload that runs an op's kernel in the interpreter, in place of launching it."""
@@ -56,6 +66,12 @@ def define(fusions: Iterable[Fusion]) -> None:
                         f"fusion {fusion.name!r} declares torch.ops.{NAMESPACE}.{op.name}, which is"
                         f" already defined with another schema or reference; rename its op"
                     )
+
+
+def define_each(fusions: Iterable[Fusion]) -> None:
+    """The same, where one that cannot be defined is no reason to be without the others."""
+    for fusion in fusions:
+        failure.instead(None, f"defining the ops of {fusion.name}", None, define, [fusion])
 
 
 def record(name: str) -> Record:
@@ -109,7 +125,8 @@ def _implementation(defined: Record) -> Callable[..., Any]:
         if not args[0].is_cuda and defined.op.composed:
             from tile_backend.lowering import composition  # imports this module
 
-            composition.on_references(defined, arguments, outputs)
+            fill = functools.partial(composition.on_references, defined, arguments, outputs)
+            composition.or_reference(defined, arguments, outputs, fill)
             return reference.untupled(outputs)
         if not args[0].is_cuda:
             return reference.untupled(reference.promised(defined.op, arguments, outputs))
@@ -126,10 +143,19 @@ def _on_cpu(defined: Record, args: Sequence[Any]) -> tuple[torch.Tensor, ...] | 
     if defined.op.on_cpu is None or args[0].device.type != "cpu":
         return None
     arguments = defined.signature.bind(args)
-    if not torch.is_autocast_enabled("cpu"):
-        return defined.op.on_cpu(**arguments)
-    with reference.without_autocast("cpu"):
-        return defined.op.on_cpu(**arguments)
+    try:
+        with reference.without_autocast("cpu"):
+            return defined.op.on_cpu(**arguments)
+    except Exception as error:
+        if failure.is_final(error):
+            raise
+        said = failure.said(error)
+        LOGGER.debug("what %s has for a CPU failed", defined.op.name, exc_info=error)
+    _prepared(defined, args)  # what is wrong with the call is raised here
+    from tile_backend.lowering import kernel_launch  # imports this module
+
+    kernel_launch.warn_once(defined.op.name, said, "runs its reference, not its code for a CPU")
+    return None
 
 
 def _interpreted(defined: Record) -> Callable[..., Any]:

@@ -2,7 +2,10 @@
 
 With the nodes comes what a rewrite has explained away: what a mask is computed from, and whatever
 whole numbers and conditions are computed from, up to inputs of the program, also across the calls
-of bodies. So the code can be given values that can occur. Nothing of the graph is changed.
+of bodies. So the code can be given values that can occur. The program's writes to what the part
+reads come along in their places, on copies of the inputs. Nothing of the graph is changed.
+
+Longer than 300 lines because what comes along, and how it is written down, is one decision.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ import torch
 from torch import fx
 
 from tile_backend.lowering import rewrite
-from tile_backend.lowering.effects import called_name, is_barrier
+from tile_backend.lowering.effects import is_barrier, is_opaque_call, storages, written
+from tile_backend.lowering.extent import copies
 from tile_backend.lowering.nesting import Nesting
-from tile_backend.lowering.node import hint, value
+from tile_backend.lowering.node import called, called_name, hint, value
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.real_tensors import CannotRun
 
@@ -38,6 +42,12 @@ class Cut:
         self.nesting = nesting
         self.candidates = tuple(candidates)
         taken = {*neighbours, *(n for c in candidates for n in c.extent.elided)}
+        for candidate in candidates:
+            effects = nesting.effects[candidate.root.graph]
+            taken.update(copies(candidate.extent, effects.writes_to))
+        writers = self._writers(taken)
+        self._overwritten = {s for writer in writers for n in written(writer) for s in storages(n)}
+        taken.update(writers)
         self.wanted = taken
         self.equal = {
             node: operand
@@ -60,6 +70,26 @@ class Cut:
         self.inputs = tuple(
             sorted((n for n in self._read if n not in self._inside), key=self._position)
         )
+        self._check_aliases()
+
+    def _writers(self, taken: set[fx.Node]) -> tuple[fx.Node, ...]:
+        """What in between writes to a value that is read here. Raises CannotRun."""
+        found: list[fx.Node] = []
+        for graph in {node.graph: None for node in taken}:
+            inside = [node for node in taken if node.graph is graph]
+            found += self.nesting.effects[graph].writers_among(inside)
+        for writer in found:
+            if is_opaque_call(writer) or called_name(writer).rstrip("_") in RANDOM:
+                raise CannotRun(f"what {called(writer)} writes in between cannot be told")
+        return tuple(found)
+
+    def _check_aliases(self) -> None:
+        """Inputs get numbers of their own: a write to one must not be one to another."""
+        several: dict[object, fx.Node] = {}
+        for node in self.inputs:
+            for storage in self._overwritten.intersection(storages(node)):
+                if several.setdefault(storage, node) is not node:
+                    raise CannotRun(f"{called(node)} shares memory that is written to in between")
 
     def _position(self, node: fx.Node) -> tuple[int, int]:
         """Graphs that make calls come before the bodies."""
@@ -92,6 +122,9 @@ class Cut:
             if outer is not None:
                 self.equal = {**self.equal, node: self.resolved(outer)}
                 todo.append(self.resolved(outer))
+            elif self._is_overwritten_view(node):
+                self._inside[node] = None
+                todo += node.all_input_nodes
             elif (any_number and not floats) or not self._can_run(node):
                 self._read[node] = None
             else:
@@ -99,6 +132,13 @@ class Cut:
                 todo += [self.resolved(source) for source in node.all_input_nodes]
         if len(self._inside) > MOST_NODES:
             raise CannotRun(f"more than {MOST_NODES} operations lead to its mask")
+
+    def _is_overwritten_view(self, node: fx.Node) -> bool:
+        """Memory of another value that is written to in between: it has to stay so."""
+        if not node.op.startswith("call") or is_barrier(node):
+            return False
+        shared = self._overwritten.intersection(storages(node))
+        return any(shared.intersection(storages(source)) for source in node.all_input_nodes)
 
     def _can_run(self, node: fx.Node) -> bool:
         """Whether it gives the same value whenever it runs, and without the program's writes."""
@@ -196,7 +236,7 @@ class Cut:
         given: the rest of what it gets, in place of what leads to it.
         """
         graph, taken = self._opened((*self.inputs, *(given or ())))
-        waiting = sorted(chosen, key=lambda c: self._position(c.place))
+        waiting = rewrite.in_turn(chosen, self._position)
         gone = self._gone(chosen, roots)
         nodes = self.inside if given is None else [n for n in self.inside if n in self.wanted]
         kept = [node for node in nodes if node not in gone]
@@ -212,7 +252,11 @@ class Cut:
 
     def _opened(self, nodes: Iterable[fx.Node]) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
         graph = fx.Graph()
-        return graph, {node: graph.placeholder(f"input_{i}") for i, node in enumerate(nodes)}
+        taken = {node: graph.placeholder(f"input_{i}") for i, node in enumerate(nodes)}
+        for node, made in list(taken.items()):
+            if self._overwritten.intersection(storages(node)):
+                taken[node] = graph.call_method("clone", (made,))
+        return graph, taken
 
     def _copy(
         self, node: fx.Node, graph: fx.Graph, taken: dict[fx.Node, fx.Node], name: str

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 from torch import fx
 
-from tile_backend.lowering import input_names, kernel_use, near_miss_extent
+from tile_backend.lowering import failure, input_names, kernel_use, near_miss_extent
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.kernel_use import KernelUse
@@ -16,7 +17,7 @@ from tile_backend.lowering.node import line, module_path, spec, target_name
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.reason import Reason
 from tile_backend.lowering.signature import declared
-from tile_backend.lowering.site import OpCall, Site
+from tile_backend.lowering.site import GraphLine, OpCall, Site, Status
 from tile_backend.lowering.snippet import snippet
 
 
@@ -103,6 +104,32 @@ def left(node: fx.Node, fusion: str, reason: Reason) -> Site:
         reason=reason,
         ops=(target_name(node),),
         before=(entry,),
+    )
+
+
+def failed(site: Site, reason: Reason) -> Site:
+    """A site that was to be rewritten, and is not."""
+    nothing: dict[str, Any] = {"decision": None, "fallback": None, "certificate": None}
+    return dataclasses.replace(
+        site, status="declined", reason=reason, kernels=(), after=(), **nothing
+    )
+
+
+def bare(
+    fusion: str, status: Status, root: fx.Node, spelling: str = "", reason: Reason | None = None
+) -> Site:
+    """What is left to say of a site that cannot be described. Raises nothing."""
+    what = "describing it"
+    entry = failure.instead(GraphLine(root.name, ""), what, root, line, root)
+    return Site(
+        fusion=fusion,
+        status=status,
+        module=failure.instead("", what, root, module_path, root),
+        source=entry.source,
+        source_path=entry.path,
+        graph=0,
+        spelling=spelling,
+        reason=reason,
     )
 
 

@@ -10,54 +10,37 @@ written to before is volatile, and settled.
 from __future__ import annotations
 
 import bisect
-import operator
 import weakref
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import fx
 from torch._C import _functorch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from tile_backend.lowering import higher_order
-from tile_backend.lowering.node import value
+from tile_backend.lowering import higher_order, writes
+from tile_backend.lowering.node import called_name, value
+from tile_backend.lowering.writes import flat
 
-IN_PLACE_OPERATORS = frozenset(
-    (
-        operator.setitem,
-        operator.delitem,
-        operator.iadd,
-        operator.isub,
-        operator.imul,
-        operator.itruediv,
-        operator.ifloordiv,
-        operator.imod,
-        operator.ipow,
-        operator.imatmul,
-        operator.iand,
-        operator.ior,
-        operator.ixor,
-    )
-)
-KEYWORDS = frozenset((operator.and_, operator.or_, operator.not_, operator.is_))
-"""Their names end in an underscore because they are words of Python; they write to nothing."""
-MODE_SWITCHES = frozenset(
-    (
-        "_set_grad_enabled",
-        "_enter_autocast",
-        "_exit_autocast",
-        "_enter_inference_mode",
-        "_exit_inference_mode",
-        "_saved_tensors_hooks_disable",
-        "_saved_tensors_hooks_enable",
-        "manual_seed",
-    )
-)
+NEW_MEMORY = ("set_", "swap_tensors")
+"""How the names of calls begin that give a tensor other memory: which one it had before, its fake
+value does not say any more, so all is taken to be written to."""
+CHECKS = ("_assert", "_check", "_functional_assert", "sym_constrain")
+"""How the names of calls begin that return nothing because all they do is to raise."""
 
 
 def is_barrier(node: fx.Node) -> bool:
     """True for a node with an effect besides its result."""
-    return bool(written(node)) or is_opaque_call(node) or called_name(node) in MODE_SWITCHES
+    return bool(written(node)) or is_opaque_call(node) or returns_nothing(node)
+
+
+def returns_nothing(node: fx.Node) -> bool:
+    """A call for its effect: it switches a mode, seeds a generator, prints. Checks only raise."""
+    if node.op not in ("call_function", "call_method") or value(node) is not None:
+        return False
+    if getattr(node.target, "__module__", None) in writes.PURE_MODULES:
+        return False
+    return not called_name(node).startswith(CHECKS)
 
 
 def is_opaque_call(node: fx.Node) -> bool:
@@ -65,29 +48,13 @@ def is_opaque_call(node: fx.Node) -> bool:
     return node.op == "call_module" or higher_order.is_call(node)
 
 
-def called_name(node: fx.Node) -> str:
-    if node.op == "call_method":
-        return str(node.target)
-    return str(getattr(node.target, "__name__", "")) if node.op == "call_function" else ""
-
-
 def written(node: fx.Node) -> list[fx.Node]:
     """The operands whose storage the node writes to."""
+    if node.op == "call_module":
+        return list(node.all_input_nodes)
     if node.op not in ("call_function", "call_method"):
         return []
-    if higher_order.is_call(node):
-        return written_by_bodies(node)
-    if is_opaque_call(node):
-        return list(node.all_input_nodes)
-    if isinstance(node.target, torch._ops.OpOverload):
-        return schema_writes(node, node.target._schema)
-    found = [out for out in flat(node.kwargs.get("out")) if isinstance(out, fx.Node)]
-    name = called_name(node)
-    in_place = name.endswith("_") and not name.endswith("__") and node.target not in KEYWORDS
-    by_flag = node.kwargs.get("inplace") is True or has_positional_inplace(node)
-    if node.target in IN_PLACE_OPERATORS or in_place or by_flag:
-        found += [a for a in node.args[:1] if isinstance(a, fx.Node)]
-    return found
+    return written_by_bodies(node) if higher_order.is_call(node) else writes.by_call(node)
 
 
 def written_by_bodies(call: fx.Node) -> list[fx.Node]:
@@ -138,22 +105,6 @@ def has_positional_inplace(node: fx.Node) -> bool:
     return str(code.co_varnames[len(node.args) - 1]) == "inplace"
 
 
-def schema_writes(node: fx.Node, schema: Any) -> list[fx.Node]:
-    found: list[fx.Node] = []
-    for position, argument in enumerate(schema.arguments):
-        if argument.alias_info is None or not argument.alias_info.is_write:
-            continue
-        given = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
-        found += [a for a in flat(given) if isinstance(a, fx.Node)]
-    return found
-
-
-def flat(argument: Any) -> list[Any]:
-    if isinstance(argument, (tuple, list)):
-        return [inner for a in argument for inner in flat(a)]
-    return [] if argument is None else [argument]
-
-
 def storages(node: fx.Node) -> list[StorageWeakRef]:
     found = []
     for tensor in flat(value(node)):
@@ -190,11 +141,15 @@ class Effects:
         """Nodes that run under a no-grad or inference mode which the graph itself switches on."""
         self.writers: dict[StorageWeakRef, list[fx.Node]] = {}
         """The nodes that write to a storage, in order."""
+        self.memory_moves = False
+        """Whether a tensor is given other memory than it had: its fake value has the last."""
         grad = True
         for position, node in enumerate(graph.nodes):
             targets = written(node)
-            if targets or is_barrier(node):
+            if targets or is_opaque_call(node) or returns_nothing(node):
                 self.barriers.append(node)
+                if targets and called_name(node).startswith(NEW_MEMORY):
+                    self.memory_moves, targets = True, list(graph.nodes)
                 for storage in {s for target in targets for s in storages(target)}:
                     self.writers.setdefault(storage, []).append(node)
             grad = switched_grad(node, grad)
@@ -203,6 +158,12 @@ class Effects:
             self.region[node] = len(self.barriers)
             self.position[node] = position
         self.order = tuple(self.position[barrier] for barrier in self.barriers)
+        self.trains = any(
+            value(node).requires_grad
+            for node in graph.nodes
+            if isinstance(value(node), torch.Tensor)
+        )
+        """Whether some value has a gradient."""
         self.volatile = {node for node in graph.nodes if self.writers and self.writes_to(node)}
         self.unsettled = {
             node
@@ -213,6 +174,37 @@ class Effects:
     def writes_to(self, node: fx.Node) -> list[fx.Node]:
         """The nodes that write to the storage of its value."""
         return [writer for s in storages(node) for writer in self.writers.get(s, ())]
+
+    def version(self, node: fx.Node, reader: fx.Node) -> int:
+        """How many writes to the node's value lie between the node and who reads it."""
+        first, last = self.position[node], self.position[reader]
+        places = {self.position[writer] for writer in self.writes_to(node)}
+        return sum(first < place < last for place in places)
+
+    def writer_from(self, node: fx.Node, first: fx.Node, last: fx.Node | None) -> fx.Node | None:
+        """A node that writes to the node's value, at `first` or after it and before `last`."""
+        start = self.position[first]
+        stop = len(self.position) if last is None else self.position[last]
+        writers = self.writes_to(node)
+        return next((w for w in writers if start <= self.position[w] < stop), None)
+
+    def writers_among(self, nodes: Iterable[fx.Node]) -> list[fx.Node]:
+        """What, between the first of these nodes and the last, writes to what they read or make.
+
+        And what these writers read in their turn.
+        """
+        inside = set(nodes)
+        todo, places = list(inside), [self.position[node] for node in inside]
+        found: list[fx.Node] = []
+        while todo:
+            node = todo.pop()
+            for writer in (w for n in (node, *node.all_input_nodes) for w in self.writes_to(n)):
+                if writer in inside or not min(places) < self.position[writer] < max(places):
+                    continue
+                inside.add(writer)
+                found.append(writer)
+                todo.append(writer)
+        return found
 
     def between(self, first: fx.Node, last: fx.Node) -> list[fx.Node]:
         """The barriers strictly between two nodes."""

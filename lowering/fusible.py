@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tile_backend.lowering import aten_kind, meta
 from tile_backend.lowering.aten_kind import Kind
 from tile_backend.lowering.effects import is_barrier
+from tile_backend.lowering.meta import without_fakes
 from tile_backend.lowering.node import value
-from tile_backend.lowering.real_tensors import without_fakes
 
 _known: dict[Hashable, Kind] = {}
 

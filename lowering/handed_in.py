@@ -7,7 +7,7 @@ is not known, or steps through its operands), `possible` says so before anything
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import functools
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from tile_backend.lowering.mask.source import Source
 from tile_backend.lowering.nesting import Nesting
 from tile_backend.lowering.node import value
 from tile_backend.lowering.plan import Candidate
+from tile_backend.lowering.undo import Journal
 
 
 def possible(nesting: Nesting, node: fx.Node, graph: fx.Graph) -> bool:
@@ -48,22 +49,28 @@ def shared(nesting: Nesting, graph: fx.Graph) -> tuple[list[fx.Node], list[fx.Gr
     return list(calls), list(bodies)
 
 
+Key = tuple[fx.Node, fx.Node | None, fx.Graph]
+"""A node, in front of which write its value is meant, and the graph that is to have it."""
+
+
 class HandsIn:
     """Adds the operands. changed: the graphs that have another call or input now."""
 
     def __init__(self, nesting: Nesting) -> None:
         self.nesting = nesting
         self.changed: set[fx.Graph] = set()
-        self._made: dict[tuple[fx.Node, fx.Node | None, fx.Graph], fx.Node] = {}
+        self._made: dict[Key, fx.Node] = {}
+        self._journal = Journal()
 
-    def candidates(self, graph: fx.Graph, given: Iterable[Candidate]) -> tuple[Candidate, ...]:
-        """The candidates of a graph, every source of which lies in that graph."""
-        return tuple(self._inside(graph, candidate) for candidate in given)
+    def inside(self, graph: fx.Graph, candidate: Candidate, journal: Journal) -> Candidate:
+        """The candidate of a graph, every source of which lies in that graph.
 
-    def _inside(self, graph: fx.Graph, candidate: Candidate) -> Candidate:
+        journal: takes back what is added for it.
+        """
         call = candidate.call
         if call is None or all(s.node.graph is graph for s in call.sources.values()):
             return candidate
+        self._journal = journal
         sources = {name: self._source(graph, source) for name, source in call.sources.items()}
         return dataclasses.replace(candidate, call=dataclasses.replace(call, sources=sources))
 
@@ -78,8 +85,7 @@ class HandsIn:
         key = (node, before, graph)
         if key not in self._made:
             if node.graph is graph:
-                self._made[key] = node if before is None else copied(node, before)
-                self.changed.add(graph)
+                self._remember(key, node if before is None else copied(node, before))
             else:
                 self._pass_on(node, before, graph)
         return self._made[key]
@@ -90,27 +96,37 @@ class HandsIn:
             operand = self.node(node, before, call.graph)
             extended = OPERANDS[higher_order.name(call)].extended
             assert extended is not None, "asked for only where it is possible"
+            self._journal.add(functools.partial(setattr, call, "args", call.args))
             call.args = extended(call.args, [operand])
             self.changed.add(call.graph)
         for body in bodies:
-            self._made[node, before, body.graph] = new_input(body.graph, node)
-            self.changed.add(body.graph)
+            self._remember((node, before, body.graph), new_input(body.graph, node))
+
+    def _remember(self, key: Key, made: fx.Node) -> None:
+        """made: a new node, or the one of the key itself."""
+        graph = key[2]
+        self._made[key] = made
+        self._journal.add(functools.partial(self._made.pop, key))
+        if made is not key[0]:
+            self._journal.add(functools.partial(graph.erase_node, made))
+        self.changed.add(graph)
 
 
 def copied(node: fx.Node, before: fx.Node) -> fx.Node:
     """A copy of a tensor that is written to later."""
+    known = meta(node, value(node))
     with node.graph.inserting_before(before):
         made = node.graph.call_method("clone", (node,))
-    made.meta = meta(node, value(node))
+    made.meta = known
     return made
 
 
 def new_input(graph: fx.Graph, like: fx.Node) -> fx.Node:
     """Behind all inputs that there are."""
-    first = next(n for n in graph.nodes if n.op != "placeholder")
+    known, first = meta(like, value(like)), next(n for n in graph.nodes if n.op != "placeholder")
     with graph.inserting_before(first):
         made = graph.placeholder(like.name)
-    made.meta = meta(like, value(like))
+    made.meta = known
     return made
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import fx
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from tile_backend.lowering import failure
 from tile_backend.lowering.effects import (
     Effects,
     has_positional_inplace,
@@ -48,7 +49,7 @@ def functionalise(module: fx.GraphModule) -> int:
     """Write out every private in-place call; returns how many there were."""
     effects = Effects(module.graph)
     candidates = [node for node in effects.barriers if out_of_place(node) is not None]
-    if not candidates:
+    if not candidates or effects.memory_moves:
         return 0
     sharing: dict[StorageWeakRef, list[fx.Node]] = {}
     for node in module.graph.nodes:
@@ -56,11 +57,19 @@ def functionalise(module: fx.GraphModule) -> int:
             sharing.setdefault(storage, []).append(node)
     found = 0
     for node in candidates:
-        target = private_target(node, effects, sharing)
-        found += target is not None and replaced(module.graph, node, target, effects, sharing)
-    if found:
-        module.recompile()
+        given = module.graph, node, effects, sharing
+        found += failure.instead(False, "writing it without the write", node, written_out, *given)
+    module.recompile()
     return found
+
+
+def written_out(graph: fx.Graph, node: fx.Node, effects: Effects, sharing: Sharing) -> bool:
+    """Whether one node is replaced."""
+    target = private_target(node, effects, sharing)
+    if target is None or not gives_the_same(node, target):
+        return False
+    replace(graph, node, target, effects, sharing)
+    return True
 
 
 def private_target(node: fx.Node, effects: Effects, sharing: Sharing) -> fx.Node | None:
@@ -86,10 +95,8 @@ def is_call(node: fx.Node) -> bool:
     return node.op in ("call_function", "call_method")
 
 
-def replaced(
-    graph: fx.Graph, node: fx.Node, target: fx.Node, effects: Effects, sharing: Sharing
-) -> bool:
-    """False where the function out of place returns another dtype, shape or layout."""
+def gives_the_same(node: fx.Node, target: fx.Node) -> bool:
+    """Whether the function out of place returns the dtype, shape and layout of the node."""
     call = out_of_place(node)
     assert call is not None, "candidates have one"
     function, args, kwargs = call
@@ -98,8 +105,16 @@ def replaced(
         method = getattr(torch.Tensor, function) if isinstance(function, str) else function
         made = method(*given, **named)
     known = value(node)
-    if made.dtype != known.dtype or made.shape != known.shape or not same_layout(known, made):
-        return False
+    return made.dtype == known.dtype and made.shape == known.shape and same_layout(known, made)
+
+
+def replace(
+    graph: fx.Graph, node: fx.Node, target: fx.Node, effects: Effects, sharing: Sharing
+) -> None:
+    """Nothing is read here that was not read before, so that no half of it is done alone."""
+    call = out_of_place(node)
+    assert call is not None, "candidates have one"
+    function, args, kwargs = call
     with graph.inserting_before(node):
         new = graph.create_node(node.op, function, args, kwargs)
     # The fake keeps sharing its storage with the target's: a later write to the result is seen.
@@ -113,7 +128,6 @@ def replaced(
     order[new] = order.pop(node)
     for storage in storages(target):
         sharing[storage] = [new if n is node else n for n in sharing[storage]]
-    return True
 
 
 def out_of_place(node: fx.Node) -> tuple[str | Function, tuple[Any, ...], dict[str, Any]] | None:

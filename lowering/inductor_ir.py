@@ -24,7 +24,7 @@ from torch._inductor.lowering import fallback_handler, register_lowering
 from torch._inductor.utils import convert_shape_to_inductor
 from torch._inductor.virtualized import V
 
-from tile_backend.lowering import custom_op, gate, provenance
+from tile_backend.lowering import custom_op, failure, gate, provenance, python_text
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.launch_place import force_direct_launch, launches_on
 from tile_backend.lowering.node import Size
@@ -39,17 +39,22 @@ IMPORT = "import tile_backend.lowering.launch_abi1 as _tg"
 _written: contextvars.ContextVar[list[LaunchSite] | None] = contextvars.ContextVar(
     "written_launches", default=None
 )
+_by_name: contextvars.ContextVar[bool] = contextvars.ContextVar("by_name", default=False)
 _installed: set[str] = set()
 
 
 def install(fusions: Iterable[Fusion]) -> None:
-    """Define every op of every fusion and give it its lowering. Idempotent."""
+    """Define every op of every fusion and give it its lowering. Idempotent.
+
+    One that cannot be defined is no reason to be without the others.
+    """
     fusions = tuple(fusions)
-    custom_op.define(fusions)
+    custom_op.define_each(fusions)
     for op in (op for fusion in fusions for op in fusion.ops):
-        if op.name not in _installed:
+        record = custom_op.known(op.name)
+        if op.name not in _installed and record is not None:
+            failure.instead(None, f"registering the lowering of {op.name}", None, _register, record)
             _installed.add(op.name)
-            _register(custom_op.record(op.name))
 
 
 @contextlib.contextmanager
@@ -66,6 +71,16 @@ def written_launches() -> Iterator[list[LaunchSite]]:
         _written.reset(token)
 
 
+@contextlib.contextmanager
+def called_through_dispatcher() -> Iterator[None]:
+    """Code that is generated inside calls our ops by name, as other custom ops are called."""
+    token = _by_name.set(True)
+    try:
+        yield
+    finally:
+        _by_name.reset(token)
+
+
 def _register(record: custom_op.Record) -> None:
     plain = fallback_handler(record.overload, add_to_fallback_set=False)
     launched = functools.partial(_lower, record)
@@ -80,7 +95,7 @@ def _register(record: custom_op.Record) -> None:
 
 def _launches_directly() -> bool:
     """Is the current node's result on a GPU, and the generated code Python?"""
-    if V.graph.cpp_wrapper or getattr(V.graph, "fx_wrapper", False):
+    if _by_name.get() or V.graph.cpp_wrapper or getattr(V.graph, "fx_wrapper", False):
         return False
     return launches_on(_fakes()[0].device)
 
@@ -162,7 +177,8 @@ class _Launch(ir.ExternKernel):
 
     def codegen_comment(self, wrapper: Any, *names: Any) -> None:
         super().codegen_comment(wrapper, *names)
-        wrapper.writeline("  ".join(("# " + self.place(), *self.settings())))
+        said = "  ".join((self.place(), *self.settings()))
+        wrapper.writeline(f"# {python_text.comment(said)}")
 
     def settings(self) -> list[str]:
         """The numbers and words that are not the op's defaults, by name: "is_causal=True"."""

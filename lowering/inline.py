@@ -7,6 +7,7 @@ graph's own fake tensors: what AOTAutograd would trace a moment later anyway.
 
 from __future__ import annotations
 
+import functools
 import operator
 import types as types_module
 from contextlib import nullcontext
@@ -18,11 +19,13 @@ from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
 from torch.overrides import TorchFunctionMode
 
+from tile_backend.lowering import failure
 from tile_backend.lowering.effects import is_barrier
 from tile_backend.lowering.legality import fake_mode_of
 from tile_backend.lowering.node import value
 from tile_backend.lowering.reference import as_tuple
 from tile_backend.lowering.rewrite import KEPT_META
+from tile_backend.lowering.undo import Journal
 
 COMPOSITES = frozenset((F.multi_head_attention_forward,))
 
@@ -124,16 +127,23 @@ class Inliner(TorchFunctionMode):
 def inline(module: fx.GraphModule) -> int:
     """Write out every composite; returns how many. One that cannot be recorded stays as it is."""
     found = 0
-    for node in [n for n in module.graph.nodes if n.target in COMPOSITES]:
-        found += inlined(module.graph, node)
-    if found:
+    composites = [n for n in module.graph.nodes if n.target in COMPOSITES]
+    for node in composites:
+        journal = Journal()
+        given = module.graph, node, journal
+        if failure.instead(False, "writing it out", node, inlined, *given):
+            found += 1
+        else:
+            journal.undo()
+    if composites:
         module.recompile()
     return found
 
 
-def inlined(graph: fx.Graph, node: fx.Node) -> bool:
-    """Replace one node; on failure nothing of it is left behind."""
+def inlined(graph: fx.Graph, node: fx.Node, journal: Journal) -> bool:
+    """Replace one node; where it cannot be recorded, the journal takes back what was done."""
     before = set(graph.nodes)
+    journal.add(lambda: erase([n for n in graph.nodes if n not in before]))
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), value)
     assert callable(node.target)
     try:
@@ -145,14 +155,18 @@ def inlined(graph: fx.Graph, node: fx.Node) -> bool:
                 result = composite(node.target, args, kwargs)
             results = recorder.written(as_tuple(result))
     except (Unrecordable, RuntimeError):  # some fake kernels of torch take no symbolic sizes
-        for made in reversed([n for n in graph.nodes if n not in before]):
-            graph.erase_node(made)
         return False
-    replace(graph, node, results)
-    for made in reversed([n for n in graph.nodes if n not in before]):
-        if not made.users and not is_barrier(made):  # weights that the caller did not take
-            graph.erase_node(made)
+    replace(graph, node, results, journal)
+    made = [n for n in graph.nodes if n not in before]
+    erase([n for n in made if not is_barrier(n)])  # weights that the caller did not take
     return True
+
+
+def erase(nodes: list[fx.Node]) -> None:
+    """Those that nobody reads, last first."""
+    for node in reversed(nodes):
+        if not node.users:
+            node.graph.erase_node(node)
 
 
 def wants_grad(result: Any) -> bool:
@@ -168,15 +182,21 @@ def composite(function: Any, args: Any, kwargs: Any) -> Any:
     return body(*args, **kwargs)
 
 
-def replace(graph: fx.Graph, node: fx.Node, results: tuple[Any, ...]) -> None:
+def replace(graph: fx.Graph, node: fx.Node, results: tuple[Any, ...], journal: Journal) -> None:
     """Every `node[i]` becomes the i-th result."""
-    for user in list(node.users):
+    found: list[tuple[fx.Node, fx.Node]] = []
+    for user in node.users:
         index = user.args[1]
         assert user.target is operator.getitem
         assert isinstance(index, int)
-        result = results[index]
-        if isinstance(result, fx.Node):
-            user.replace_all_uses_with(result)
-            graph.erase_node(user)
+        if isinstance(result := results[index], fx.Node):
+            found.append((user, result))
+    for user, result in found:
+        for reader in list(user.users):
+            journal.add(functools.partial(reader.replace_input_with, result, user))
+        user.replace_all_uses_with(result)
+    journal.keep()
+    for user, _ in found:
+        graph.erase_node(user)
     if not node.users:
         graph.erase_node(node)

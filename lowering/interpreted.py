@@ -8,21 +8,20 @@ warning; a kernel that breaks a rule is an error. Nothing of cuda.tile is import
 from __future__ import annotations
 
 import functools
-import importlib
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tile_backend.lowering import launch_recipe, reference
-from tile_backend.lowering.kernel_launch import KernelFallbackWarning
+from tile_backend.lowering import failure, kernel_launch, launch_recipe, reference
 
 if TYPE_CHECKING:
     from tile_backend.lowering.custom_op import Record
 
 ARCHITECTURE = "sm_90"
 """Whose tile sizes the plans choose."""
+NOT_INTERPRETED = "runs its PyTorch reference, not its interpreted kernel"
+Outputs = Sequence[torch.Tensor | None]
 
 
 def run(
@@ -35,28 +34,41 @@ def run(
     if record.op.composed:
         from tile_backend.lowering import composition  # imports what imports this module
 
-        composition.on_kernels(record, arguments, outputs, run)
-        return
-    from tile_backend.lowering.interpreter.faults import UnsupportedKernel
-    from tile_backend.lowering.interpreter.launch import interpret
-    from tile_backend.lowering.kernels.launch_plan import KernelLimit
-
-    name, values = record.op.name, (*arguments.values(), *outputs)
-    error = importlib.import_module("cuda.tile").TileError
+        fill = functools.partial(composition.on_kernels, record, arguments, outputs, run)
+    else:
+        fill = functools.partial(interpret, record, arguments, outputs)
     try:
-        described = launch_recipe.describe(values)
-        recipe = launch_recipe.recipe(name, record.signature.names, described, ARCHITECTURE)
-        if recipe is not None:
-            interpret(recipe.grid, recipe.kernel, recipe.arguments(values))
-    except (KernelLimit, launch_recipe.NoKernelError, UnsupportedKernel, error) as refusal:
-        _warn_once(name, str(refusal))
+        fill()
+    except Exception as refusal:
+        if failure.is_final(refusal) or is_fault(refusal):
+            raise
+        kernel_launch.warn_once(record.op.name, said(refusal), NOT_INTERPRETED)
         reference.into(record.op, arguments, outputs)
 
 
-@functools.cache
-def _warn_once(op: str, reason: str) -> None:
-    warnings.warn(
-        f"torch.ops.tilegym.{op} runs its PyTorch reference, not its interpreted kernel: {reason}",
-        KernelFallbackWarning,
-        stacklevel=2,
-    )
+def interpret(record: Record, arguments: Mapping[str, Any], outputs: Outputs) -> None:
+    """The kernel of an op, if there is something to compute."""
+    from tile_backend.lowering.interpreter import launch
+
+    values = (*arguments.values(), *outputs)
+    described = launch_recipe.describe(values)
+    names = record.signature.names
+    recipe = launch_recipe.recipe(record.op.name, names, described, ARCHITECTURE)
+    if recipe is not None:
+        launch.interpret(recipe.grid, recipe.kernel, recipe.arguments(values))
+
+
+def is_fault(error: Exception) -> bool:
+    """Whether a kernel broke a rule: to find that out is what kernels are interpreted for."""
+    from tile_backend.lowering.interpreter.faults import KernelFault
+
+    return isinstance(error, KernelFault)
+
+
+def said(refusal: Exception) -> str:
+    """The sentence of what is meant as one, else class and message."""
+    from tile_backend.lowering.interpreter.faults import UnsupportedKernel
+
+    known = (*kernel_launch.REFUSALS, UnsupportedKernel)
+    meant = isinstance(refusal, known) or type(refusal).__module__.startswith("cuda.tile")
+    return str(refusal) if meant else failure.said(refusal)

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from tile_backend.lowering import failure
 from tile_backend.lowering.cubin_file import Key
 from tile_backend.lowering.kernels.build_error import BuildError
 from tile_backend.lowering.progress import track
@@ -30,6 +31,9 @@ class Code:
 
     def problem(self, compiles: bool) -> Reason | None:
         """Why it cannot be had. compiles: make it, else only look whether it could be made."""
+        return failure.tried("making the code of a kernel", None, self._asked, compiles)
+
+    def _asked(self, compiles: bool) -> Reason | None:
         try:
             if compiles:
                 self.kernel.build(self)

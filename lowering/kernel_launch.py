@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from tile_backend.lowering import cuda_state, launch_recipe
+from tile_backend.lowering import cuda_state, failure, launch_recipe
 from tile_backend.lowering.kernels.build_error import BuildError
 from tile_backend.lowering.kernels.launch_plan import KernelLimit
 from tile_backend.lowering.launch_arguments import Picker, arguments, picker
@@ -26,6 +27,7 @@ from tile_backend.lowering.launch_configuration import Measured
 from tile_backend.lowering.launch_recipe import Recipe
 from tile_backend.lowering.raw_tensors import same_kind
 
+LOGGER = logging.getLogger(__name__)
 Attempt = Callable[[tuple[Any, ...]], bool | None]
 """Given an op's arguments and outputs: True, it launched; False, the reference has to run; None,
 this is a call of another kind."""
@@ -46,7 +48,7 @@ class MissingCudaTileError(ImportError):
 
 
 REFUSALS = (KernelLimit, BuildError, MissingCudaTileError, launch_recipe.NoKernelError)
-"""The errors after which the reference runs."""
+"""The errors that say why in a sentence of their own. The reference runs after any other, too."""
 
 
 class Calls:
@@ -71,7 +73,7 @@ class Calls:
                 return ran
         try:
             attempt = self._remember(self._attempt(values))
-        except REFUSALS as refusal:
+        except Exception as refusal:  # noqa: BLE001 - a plan may raise anything: see _refused
             return self._refused(values, refusal)
         return bool(attempt(values))
 
@@ -106,18 +108,23 @@ class Calls:
         return self.launched(values)
 
     def _refused(self, values: tuple[Any, ...], refusal: Exception) -> bool:
-        """Run the reference, now and for all such calls. Raises what is no refusal.
+        """Run the reference, now and for all such calls. Raises what is meant to be raised.
 
         Where code is missing, only for tensors that lie like these: the code that a kernel needs
-        depends on whether addresses are multiples of 16 bytes.
+        depends on whether addresses are multiples of 16 bytes. A kernel that failed may have
+        written something: the reference writes all of it again.
         """
-        reason = str(refusal)
-        if not isinstance(refusal, REFUSALS):
-            if not reason.startswith(CANNOT_LOAD):
-                raise refusal
+        if failure.is_final(refusal):
+            raise refusal
+        reason = str(refusal) if isinstance(refusal, REFUSALS) else failure.said(refusal)
+        if CANNOT_LOAD in reason:
             reason = f"{reason}; a newer NVIDIA driver may take it"
-        _warn_once(self.op, reason)
-        self._remember(_settled(values, False, aligned=isinstance(refusal, BuildError)))
+        LOGGER.debug("%s was not launched", self.op, exc_info=refusal)
+        warn_once(self.op, reason)
+        aligned = isinstance(refusal, BuildError)
+        attempt = failure.instead(None, "noting a call", None, _settled, values, False, aligned)
+        if attempt is not None:
+            self._remember(attempt)
         return False
 
 
@@ -148,11 +155,12 @@ def _launch() -> Callable[..., None]:
 
 
 @functools.cache
-def _warn_once(op: str, reason: str) -> None:
+def warn_once(
+    op: str, reason: str, instead: str = "runs its PyTorch reference, not a kernel"
+) -> None:
+    """One warning for each op and reason."""
     warnings.warn(
-        f"torch.ops.tilegym.{op} runs its PyTorch reference, not a kernel: {reason}",
-        KernelFallbackWarning,
-        stacklevel=2,
+        f"torch.ops.tilegym.{op} {instead}: {reason}", KernelFallbackWarning, stacklevel=2
     )
 
 
@@ -191,16 +199,16 @@ def _launcher(
     current_device, raw_stream = cuda_state.current_device, cuda_state.raw_stream
 
     def attempt(values: tuple[Any, ...]) -> bool | None:
-        given = tensors(values)
-        if not same(*given) or rest(values) != expected:
-            return None
         try:
+            given = tensors(values)
+            if not same(*given) or rest(values) != expected:
+                return None
             if current_device() == device:
                 launch(raw_stream(device), grid, kernel, passed(given))
             else:
                 with cuda_state.on(device):
                     launch(raw_stream(device), grid, kernel, passed(given))
-        except (*REFUSALS, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a launch raises: see _refused
             return refused(values, error)
         return True
 

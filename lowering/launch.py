@@ -7,6 +7,7 @@ cuda.tile is imported before the first CUDA launch.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,8 +15,8 @@ from typing import Any
 import torch
 from torch.autograd import profiler
 
-from tile_backend.lowering import composition, custom_op, profiled, reference
-from tile_backend.lowering.kernel_launch import KernelFallbackWarning, calls_of
+from tile_backend.lowering import composition, custom_op, failure, profiled, reference
+from tile_backend.lowering.kernel_launch import KernelFallbackWarning, calls_of, warn_once
 
 __all__ = ["KernelFallbackWarning", "Outputs", "launch", "launcher"]
 
@@ -58,11 +59,32 @@ def launch(record: custom_op.Record, arguments: Mapping[str, Any], outputs: Outp
     arguments: all of the op's, by name, in schema order.
     """
     if record.op.composed:
-        composition.on_kernels(record, arguments, outputs, launch)
+        fill = functools.partial(composition.on_kernels, record, arguments, outputs, launch)
+        composition.or_reference(record, arguments, outputs, fill)
         return
     calls = calls_of(record.op.name, record.signature.names)
     if not calls.launched((*arguments.values(), *outputs)):
         reference.into(record.op, arguments, outputs)
+
+
+def by_reference(name: str, error: Exception) -> Callable[..., Any]:
+    """The same as `launcher`, where that fails."""
+    record = record_of(name)
+    names = record.signature.names
+    warn_once(name, failure.said(error))
+
+    def fill(given: tuple[Any, ...]) -> None:
+        arguments = dict(zip(names, given[: len(names)], strict=True))
+        reference.into(record.op, arguments, given[len(names) :])
+
+    def compute_one(*values: Any, out: torch.Tensor) -> torch.Tensor:
+        fill((*values, out))
+        return out
+
+    def compute_several(*values: Any) -> None:
+        fill(values)
+
+    return compute_one if record.signature.results == 1 else compute_several
 
 
 def _composed(record: custom_op.Record) -> Callable[..., Any]:
@@ -97,7 +119,7 @@ def record_of(name: str) -> custom_op.Record:
         return custom_op.record(name)
     except KeyError:
         # By name: lowering is handed its fusions, but compiled code comes without anybody to do it.
-        custom_op.define(importlib.import_module("tile_backend.registry").known_fusions())
+        custom_op.define_each(importlib.import_module("tile_backend.registry").known_fusions())
     try:
         return custom_op.record(name)
     except KeyError:

@@ -20,6 +20,11 @@ def __getattr__(name: str) -> _Callable[..., _Any]:
         raise AttributeError(name)
     from tile_backend.lowering import launch
 
-    launcher = launch.launcher(name)
+    try:
+        launcher = launch.launcher(name)
+    except AttributeError:  # no such op
+        raise
+    except Exception as error:  # noqa: BLE001 - said there; the program goes on
+        launcher = launch.by_reference(name, error)
     globals()[name] = launcher
     return launcher

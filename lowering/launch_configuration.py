@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tile_backend.lowering import tuning_store
+from tile_backend.lowering import failure, tuning_store
 from tile_backend.lowering.launch_kind import kind_of
 from tile_backend.lowering.tuning_entry import Kind
 
@@ -40,14 +40,18 @@ def planned(
 
     plan: of the op's kernel file; the rest are its arguments. Raises what it raises.
     """
-    measured = stored(op, arguments, outputs, arch) if has_choice(plan) else None
+    what = f"looking up how {op} was measured"
+    measured = None
+    if has_choice(plan):
+        measured = failure.instead(None, what, None, stored, op, arguments, outputs, arch)
     if measured is not None:
-        from tile_backend.lowering.kernels.configuration import Named, UnknownConfigurationError
-        from tile_backend.lowering.kernels.launch_plan import KernelLimit
+        from tile_backend.lowering.kernels.configuration import Named
 
         try:
             return plan(arguments, outputs, arch, Named(measured.text)), measured
-        except (UnknownConfigurationError, KernelLimit) as error:
+        except Exception as error:
+            if failure.passes(error):
+                raise
             reject(measured, str(error))
     return plan(arguments, outputs, arch), None
 

@@ -16,9 +16,8 @@ from torch import fx
 from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from tile_backend.lowering import shapes
+from tile_backend.lowering import read_place, shapes
 from tile_backend.lowering.canonical import CanonicalGraph, is_dense, is_transformed
-from tile_backend.lowering.effects import is_opaque_call, storages, written
 from tile_backend.lowering.extent import CHEAP, Extent, is_metadata
 from tile_backend.lowering.fusion import Fusion, Op, Respelling, Scalar
 from tile_backend.lowering.mask.source import Source
@@ -75,13 +74,14 @@ def structure(
     return (
         match.pattern.spelling.declined
         or unaliased(extent, canonical)
-        or undisturbed(extent, canonical)
+        or read_place.same_versions(extent, canonical)
         or (
             given_up(match.fusion, extent, canonical, drops)
             if match.fusion.drops
             else contained(extent)
         )
-        or in_order(extent, canonical)
+        or read_place.in_order(extent, canonical)
+        or read_place.kept(extent, canonical)
     )
 
 
@@ -138,32 +138,6 @@ def kept_alive(extent: Extent, canonical: CanonicalGraph) -> tuple[fx.Node, ...]
     )
 
 
-def undisturbed(extent: Extent, canonical: CanonicalGraph) -> Check:
-    """Nothing between the first elided node and the last changes what the op reads or how it runs.
-
-    The op reads all its operands at one place. A write between a node and that place matters when
-    it is to what the node reads; a switch of autocast or grad mode, or a body that may write to
-    anything, always does.
-    """
-    where = place(extent, canonical)
-    order = canonical.effects.position
-    elided = sorted(extent.elided, key=order.__getitem__)
-    for barrier in canonical.effects.between(elided[0], elided[-1]):
-        crossed = [
-            n for n in elided if (order[n] < order[barrier]) == (order[barrier] < order[where])
-        ]
-        read = {s for node in crossed for n in (node, *node.all_input_nodes) for s in storages(n)}
-        targets = {s for node in written(barrier) for s in storages(node)}
-        if not targets or is_opaque_call(barrier) or targets & read:
-            return Reason(
-                ReasonKind.MUTATION_BARRIER,
-                f"{called(barrier)} has a side effect between {called(elided[0])} and"
-                f" {called(elided[-1])}",
-                barrier.name,
-            )
-    return None
-
-
 def unaliased(extent: Extent, canonical: CanonicalGraph) -> Check:
     """Plain tensors only, and no interior value whose storage the program writes to."""
     for node in (*extent.operands, *extent.elided):
@@ -187,36 +161,6 @@ def unaliased(extent: Extent, canonical: CanonicalGraph) -> Check:
                 f"the result of {called(node)} is written to in place",
                 node.name,
             )
-    return None
-
-
-def place(extent: Extent, canonical: CanonicalGraph) -> fx.Node:
-    """The node before which the op goes: the first to use a result, or the main result itself."""
-    order = canonical.effects.position
-    gone = set(extent.elided) - surviving(extent)
-    users = [u for root in extent.roots for u in root.users if u not in gone]
-    return min((extent.roots[0], *users), key=order.__getitem__)
-
-
-def surviving(extent: Extent) -> set[fx.Node]:
-    """Elided nodes that stay because something outside reads them: casts and views are shared."""
-    inside, found = set(extent.elided), set[fx.Node]()
-    for node in reversed(extent.interior):
-        if node not in extent.roots and any(u not in inside or u in found for u in node.users):
-            found.add(node)
-    return found
-
-
-def in_order(extent: Extent, canonical: CanonicalGraph) -> Check:
-    order = canonical.effects.position
-    where = place(extent, canonical)
-    late = [n for n in extent.operands if order[n] >= order[where]]
-    if late:
-        return Reason(
-            ReasonKind.OPERAND_ORDER_UNSUPPORTED,
-            f"{called(late[0])} comes only after {called(where)} uses a result",
-            late[0].name,
-        )
     return None
 
 

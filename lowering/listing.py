@@ -91,7 +91,7 @@ def called(node: fx.Node) -> str:
     name = input_names.name(node)
     if name == node.name:
         return python_text.identifier(name)
-    return f'self["{name.removeprefix("self.")}"]'
+    return f"self[{python_text.quoted(name.removeprefix('self.'))}]"
 
 
 def result_of(node: fx.Node) -> str:
@@ -144,7 +144,7 @@ def comments(ops: Sequence[Row], marks: Marks) -> Iterator[str]:
         shown = ('"' if one.code else "") if place == before else one.code
         before = place
         padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True) if width]
-        yield "  ".join([*padded, shown]).rstrip()
+        yield python_text.comment("  ".join([*padded, shown]).rstrip())
 
 
 def entered(old: tuple[Module, ...], new: tuple[Module, ...]) -> Iterator[str]:
@@ -154,4 +154,5 @@ def entered(old: tuple[Module, ...], new: tuple[Module, ...]) -> Iterator[str]:
         same += 1
     for depth in range(same, len(new)):
         path, kind = new[depth]
-        yield f'{"    " * (depth + 1)}with module("{path}"):  # {kind}'
+        named = f"with module({python_text.quoted(path)}):  # {python_text.comment(kind)}"
+        yield f"{'    ' * (depth + 1)}{named}"

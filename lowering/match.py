@@ -15,7 +15,7 @@ from typing import Any
 import sympy
 import torch
 
-from tile_backend.lowering import node
+from tile_backend.lowering import failure, node
 from tile_backend.lowering.fusion import Fusion, Tensor
 from tile_backend.lowering.identities import LOW_PRECISION
 from tile_backend.lowering.identities_layout import full_permutation, permute
@@ -85,13 +85,17 @@ class Matcher:
         found = []
         below = below_root(term)
         for pattern in self.by_root.get(term.op, ()):
-            if not self.needs[pattern] <= below:
-                continue
-            binding = Binding(table=table)
-            whole = functools.partial(fits, pattern)
-            if unify(pattern.roots[0], term, binding, pattern, accept=whole):
-                found.append(finished(pattern, binding))
-        return found
+            if self.needs[pattern] <= below:
+                what = f"matching {pattern.fusion.name}"
+                found.append(failure.instead(None, what, term.node, match_of, pattern, term, table))
+        return [match for match in found if match is not None]
+
+
+def match_of(pattern: Pattern, term: Term, table: TermTable) -> Match | None:
+    """The pattern with this term as its main result."""
+    whole = functools.partial(fits, pattern)
+    binding = solve(((pattern.roots[0], term),), Binding(table=table), pattern, whole)
+    return None if binding is None else finished(pattern, binding)
 
 
 FREE = frozenset(("hole", "scalar", "number", "leaf"))
@@ -119,11 +123,9 @@ def anything(binding: Binding) -> bool:
     return True
 
 
-def unify(
-    wanted: Term, term: Term, binding: Binding, pattern: Pattern, accept: Accepts = anything
-) -> bool:
+def unify(wanted: Term, term: Term, binding: Binding, pattern: Pattern) -> bool:
     """Extend the binding so that the pattern term is this term; False leaves it unusable."""
-    found = solve(((wanted, term),), binding, pattern, accept)
+    found = solve(((wanted, term),), binding, pattern, anything)
     if found is not None:
         binding.__dict__.update(found.__dict__)
     return found is not None

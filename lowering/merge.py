@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import fx
 
-from tile_backend.lowering import legality
+from tile_backend.lowering import failure, legality, read_place
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.extent import Extent
 from tile_backend.lowering.fusion import Merge
@@ -27,9 +27,13 @@ def merge(plan: Plan, canonical: CanonicalGraph) -> Plan:
         if rule is None or candidate.call is None or candidate.call.op.name != rule.one:
             chosen.append(candidate)
             continue
-        key = together(candidate, rule)
+        root = candidate.root
+        key = failure.instead(object(), "merging it", root, together, candidate, rule)
         partner = waiting.pop(key, None)
-        both = None if partner is None else joined(partner, candidate, rule, canonical)
+        both = None
+        if partner is not None:
+            given = partner, candidate, rule, canonical
+            both = failure.instead(None, "merging it", root, joined, *given)
         if partner is None or both is None:
             waiting[key] = candidate
             chosen.append(candidate)
@@ -47,7 +51,9 @@ def together(candidate: Candidate, rule: Merge) -> Any:
     }
     operands = tuple(t for n, t in candidate.match.operands.items() if n != rule.separate)
     stack = invocation(candidate.root)
-    return candidate.match.pattern.spelling.title, shared, operands, tuple(others.items()), stack
+    key = candidate.match.pattern.spelling.title, shared, operands, tuple(others.items()), stack
+    hash(key)  # what cannot be looked up fails here, alone
+    return key
 
 
 def invocation(node: fx.Node) -> Any:
@@ -75,8 +81,9 @@ def joined(
         tuple(sorted(operands, key=order.__getitem__)),
         (),
         {**first.extent.equal, **second.extent.equal},
+        {**first.extent.stood_for, **second.extent.stood_for},
     )
-    reason = legality.in_order(extent, canonical) or legality.undisturbed(extent, canonical)
+    reason = read_place.in_order(extent, canonical) or read_place.same_versions(extent, canonical)
     if reason is not None or first.call is None or second.call is None:
         return None
     op = first.match.fusion.op(rule.two)
@@ -90,7 +97,7 @@ def joined(
     return dataclasses.replace(
         first,
         extent=extent,
-        place=legality.place(extent, canonical),
+        place=read_place.place(extent, canonical),
         call=call,
         merged=(second.match,),
     )

@@ -5,12 +5,17 @@ No guard is added: a dynamic size is a number there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import fx
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from tile_backend.lowering.node import hint, value
+
+without_fakes = unset_fake_temporarily
+"""Inside, tensors that are made are no fakes, whatever mode is in force."""
 
 
 def like(given: Any) -> Any:
@@ -28,9 +33,16 @@ def like(given: Any) -> Any:
     return given
 
 
-def call(node: fx.Node) -> Any:
-    """What a call gives on such values. Raises what it raises."""
-    args, kwargs = fx.node.map_aggregate((node.args, node.kwargs), lambda a: like(value(a)))
+def call(node: fx.Node, values: Mapping[fx.Node, Any] | None = None) -> Any:
+    """What a call gives on such values. Raises what it raises.
+
+    values: of the nodes among its arguments, where the caller looks at them afterwards.
+    """
+
+    def given(argument: Any) -> Any:
+        return values[argument] if values and argument in values else like(value(argument))
+
+    args, kwargs = fx.node.map_aggregate((node.args, node.kwargs), given)
     args, kwargs = (on_meta(part) for part in (args, kwargs))
     if node.op == "call_method":
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)

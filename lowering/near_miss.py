@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import sympy
 from torch import fx
 
+from tile_backend.lowering import failure
 from tile_backend.lowering.anchors import anchors
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.fusion import Fusion
@@ -63,6 +64,22 @@ class Searched:
     unclaimed: frozenset[str]
 
 
+@dataclasses.dataclass
+class Searching:
+    """One search so far. covered: see `NearMisses.search`. taken: the roots of what was found.
+
+    known: by operation and source line. alone: anchors that nothing comes close to, as the names of
+    their fusions and the terms that were looked at.
+    """
+
+    canonical: CanonicalGraph
+    covered: set[fx.Node]
+    known: dict[tuple[object, ...], NearMiss | None] = dataclasses.field(default_factory=dict)
+    found: list[NearMiss] = dataclasses.field(default_factory=list)
+    taken: set[fx.Node] = dataclasses.field(default_factory=set)
+    alone: list[tuple[set[str], list[Term]]] = dataclasses.field(default_factory=list)
+
+
 class NearMisses:
     """Searches one graph.
 
@@ -85,31 +102,36 @@ class NearMisses:
         self, canonical: CanonicalGraph, fusions: Sequence[Fusion], covered: set[fx.Node]
     ) -> Searched:
         """covered: the nodes of the sites that are found already."""
-        known: dict[tuple[object, ...], NearMiss | None] = {}
-        found, anchored = list[NearMiss](), set[str]()
-        alone: list[tuple[set[str], list[Term]]] = []
-        taken: set[fx.Node] = set()
-        for anchor, meant in anchors(canonical, fusions).items():
-            names = {fusion.name for fusion in meant}
-            anchored |= names
-            node = anchor.node
-            if node is None or any(n in covered for n in canonical.nodes[anchor]):
-                continue
-            roots = reachable(anchor, canonical)
-            if any(r.node in covered for r in roots[:3]) or any(r.node in taken for r in roots):
-                continue  # the region has its remark already
-            line = (anchor.op, *frames(node)[-1:])
-            if line not in known or known[line] is not None:
-                known[line] = self.best(roots, meant, canonical)
-            best = known[line]
-            if best is None:
-                alone.append((names, roots))
-            elif best.root not in covered:
-                found.append(best)
-                taken.add(best.root)
+        met = failure.instead({}, "looking for anchors", None, anchors, canonical, fusions)
+        searching = Searching(canonical, covered)
+        for anchor, meant in met.items():
+            what = "looking for a near miss"
+            failure.instead(None, what, anchor.node, self.look, anchor, meant, searching)
+        taken, alone = searching.taken, searching.alone
         left = (names for names, roots in alone if not taken.intersection(r.node for r in roots))
         unclaimed = {name for names in left for name in names}
-        return Searched(tuple(found), frozenset(anchored), frozenset(unclaimed))
+        anchored = frozenset(fusion.name for meant in met.values() for fusion in meant)
+        return Searched(tuple(searching.found), anchored, frozenset(unclaimed))
+
+    def look(self, anchor: Term, meant: list[Fusion], searching: Searching) -> None:
+        """At one anchor, of these fusions."""
+        canonical, covered, taken = searching.canonical, searching.covered, searching.taken
+        node = anchor.node
+        if node is None or any(n in covered for n in canonical.nodes[anchor]):
+            return
+        roots = reachable(anchor, canonical)
+        if any(r.node in covered for r in roots[:3]) or any(r.node in taken for r in roots):
+            return  # the region has its remark already
+        line = (anchor.op, *frames(node)[-1:])
+        known = searching.known
+        if line not in known or known[line] is not None:
+            known[line] = self.best(roots, meant, canonical)
+        best = known[line]
+        if best is None:
+            searching.alone.append(({fusion.name for fusion in meant}, roots))
+        elif best.root not in covered:
+            searching.found.append(best)
+            taken.add(best.root)
 
     def best(
         self, roots: list[Term], fusions: list[Fusion], canonical: CanonicalGraph
@@ -174,7 +196,9 @@ def score(
     known = binding.terms.get(wanted)
     if wanted.op in ("hole", "scalar", "number"):
         if known is not None and known is not term:
-            return 0, difference(wanted, term, f"{wanted.attrs[0]} stands for two different values")
+            same = known.op == term.op == "leaf" and known.node is term.node
+            words = "is written to in between" if same else "stands for two different values"
+            return 0, difference(wanted, term, f"{wanted.attrs[0]} {words}")
         accepted = unify(wanted, term, binding, pattern)
         return 0, None if accepted else difference(wanted, term)
     if wanted.op != term.op or len(wanted.args) != len(term.args):

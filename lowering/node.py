@@ -58,6 +58,13 @@ def target_name(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target))
 
 
+def called_name(node: fx.Node) -> str:
+    """The name of the function or method that a node calls; "" for other nodes."""
+    if node.op == "call_method":
+        return str(node.target)
+    return str(getattr(node.target, "__name__", "")) if node.op == "call_function" else ""
+
+
 def called(node: fx.Node) -> str:
     """The word of a reason for a node: op and line. Names of nodes differ between layers."""
     if not node.op.startswith("call"):
@@ -78,7 +85,7 @@ def line(node: fx.Node) -> GraphLine:
     """The node as a person reads it, with the user's own source line."""
     path, number, _function = provenance.user_frame(node.meta)
     code = linecache.getline(path, number).strip() if path else ""
-    return GraphLine(node.name, text(node), path, number, code)
+    return GraphLine(node.name, text(node), provenance.encodable(path), number, code)
 
 
 def text(node: fx.Node) -> str:

@@ -7,6 +7,7 @@ floats mean float64, and a result that is narrower all the same is an error. See
 
 from __future__ import annotations
 
+import collections
 import copy
 import functools
 import itertools
@@ -112,13 +113,36 @@ def widened(tree: Any) -> Any:
     Differentiable: gradients of a widened tensor reach the original. A module is a copy of its own,
     made outside the oracle mode, which does not let its narrow tensors pass.
     """
+    shared = collections.Counter(map(_memory, filter(_is_plain, pytree.tree_leaves(tree))))
+    made: dict[Any, torch.Tensor] = {}
 
     def leaf(value: Any) -> Any:
+        if _is_plain(value) and shared[_memory(value)] > 1:
+            return _shared(value, made)
         if isinstance(value, torch.Tensor):
             return value.to(_wide(value.dtype))
         return _widened_module(value) if isinstance(value, torch.nn.Module) else value
 
     return pytree.tree_map(leaf, tree)
+
+
+def _is_plain(value: Any) -> bool:
+    """A narrow tensor with memory of its own and no gradient: a view of it may be written to."""
+    plain = type(value) is torch.Tensor and value.layout is torch.strided
+    return plain and value.dtype in WIDE and not value.requires_grad and not value.is_meta
+
+
+def _memory(value: torch.Tensor) -> Any:
+    return value.untyped_storage()._cdata, value.dtype
+
+
+def _shared(value: torch.Tensor, made: dict[Any, torch.Tensor]) -> torch.Tensor:
+    """The same view of one wide copy of all the memory that several tensors share."""
+    key = _memory(value)
+    if key not in made:
+        everything = torch.empty(0, dtype=value.dtype, device=value.device)
+        made[key] = everything.set_(value.untyped_storage()).to(_wide(value.dtype))
+    return made[key].as_strided(value.shape, value.stride(), value.storage_offset())
 
 
 def _widened_module(module: torch.nn.Module) -> torch.nn.Module:

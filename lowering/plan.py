@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import fx
 
-from tile_backend.lowering import legality
+from tile_backend.lowering import failure, legality, read_place
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.extent import Extent, extent
 from tile_backend.lowering.identities_layout import full_permutation
@@ -90,14 +90,15 @@ def plan(
     for candidate in candidates:
         if any(node in claimed for node in weighty(candidate.extent, canonical)):
             continue
-        judged = judge(candidate, canonical, allows, drops)
-        if judged.reason is None:
-            chosen.append(judged)
+        if candidate.reason is None:
+            candidate = judge(candidate, canonical, allows, drops)
+        if candidate.reason is None:
+            chosen.append(candidate)
         else:
-            declined.append(judged)
-        if judged.reason is None or candidate.match.pattern.spelling.declined is not None:
-            for node in weighty(judged.extent, canonical):
-                claimed[node] = judged
+            declined.append(candidate)
+        if candidate.reason is None or candidate.match.pattern.spelling.declined is not None:
+            for node in weighty(candidate.extent, canonical):
+                claimed[node] = candidate
     order = canonical.effects.position
     taken = {node for c in chosen for node in weighty(c.extent, canonical)}
     return Plan(
@@ -111,12 +112,25 @@ def found(canonical: CanonicalGraph, matcher: Matcher) -> Iterable[Candidate]:
         if nodes[0] is not term.node:
             continue
         seen: set[Any] = set()
-        for match in matches(term, matcher, canonical.table):
+        given = term, matcher, canonical
+        for match in failure.instead([], "matching", term.node, all_matches, *given):
             key = (match.pattern.spelling.title, match.fusion.name, tuple(match.operands.values()))
-            where = None if key in seen else extent(match, canonical)
-            seen.add(key)
-            if where is not None:
-                yield Candidate(match, where, where.roots[0])
+            if key not in seen:
+                seen.add(key)
+                yield from lying(match, nodes[0], canonical)
+
+
+def lying(match: Match, root: fx.Node, canonical: CanonicalGraph) -> Iterator[Candidate]:
+    """The match with its nodes, where all its results are nodes."""
+    where = failure.tried("finding its nodes", root, extent, match, canonical)
+    if isinstance(where, Reason):
+        yield Candidate(match, Extent((root,), (), (), ()), root, reason=where)
+    elif where is not None:
+        yield Candidate(match, where, where.roots[0])
+
+
+def all_matches(term: Term, matcher: Matcher, canonical: CanonicalGraph) -> list[Match]:
+    return list(matches(term, matcher, canonical.table))
 
 
 def matches(term: Term, matcher: Matcher, table: TermTable) -> Iterator[Match]:
@@ -154,6 +168,15 @@ def judge(
     candidate: Candidate, canonical: CanonicalGraph, allows: Allows, drops: frozenset[str]
 ) -> Candidate:
     """The candidate with its op call, or with the reason why it cannot be."""
+    found = failure.tried(
+        "checking it", candidate.root, judged, candidate, canonical, allows, drops
+    )
+    return dataclasses.replace(candidate, reason=found) if isinstance(found, Reason) else found
+
+
+def judged(
+    candidate: Candidate, canonical: CanonicalGraph, allows: Allows, drops: frozenset[str]
+) -> Candidate:
     if not allows(candidate.fusion, candidate.module):
         text = "the options exclude it here (fusions, include or exclude)"
         return dataclasses.replace(candidate, reason=Reason(ReasonKind.EXCLUDED_BY_USER, text))
@@ -169,8 +192,9 @@ def judge(
     reason = legality.same_results(made, candidate.extent)
     if reason is not None:
         return dataclasses.replace(candidate, reason=reason)
-    where = legality.place(candidate.extent, canonical)
-    call = proof.applied(made, candidate.match, canonical)
+    where = read_place.place(candidate.extent, canonical)
+    given = made, candidate.match, canonical
+    call = failure.instead(made, "reading its mask", candidate.root, proof.applied, *given)
     dropped: tuple[fx.Node, ...] = ()
     if candidate.match.fusion.drops:
         dropped = legality.kept_alive(candidate.extent, canonical)
@@ -202,15 +226,17 @@ def best_of_each_region(
 
     Where chosen rewrites took half of it and more, the failure is of no interest; a smaller part
     (the softmax of an attention) leaves most of it unsaid. One that the user can lift
-    (Fusion.drops) is kept in any case.
+    (Fusion.drops) is kept in any case, and so is a failure of ours.
     """
     told = set[fx.Node]()
     kept = []
     for candidate in declined:  # best first
         nodes = weighty(candidate.extent, canonical)
-        liftable = bool(candidate.reason and candidate.reason.fix and candidate.match.fusion.drops)
+        reason = candidate.reason
+        liftable = bool(reason and reason.fix and candidate.match.fusion.drops)
+        ours = bool(reason and reason.kind is ReasonKind.INTERNAL_FAILURE)
         replaced = sum(node in taken for node in nodes)
-        if not told.intersection(nodes) and (liftable or 2 * replaced < len(nodes)):
+        if not told.intersection(nodes) and (liftable or ours or 2 * replaced < len(nodes)):
             kept.append(candidate)
             told.update(nodes)
     return sorted(kept, key=lambda c: canonical.effects.position[c.root])

@@ -14,13 +14,17 @@ from collections.abc import Callable
 
 import torch
 
+from tile_backend.lowering import failure
+
 MARK = "# tilegym."
 
 
 def recorded(op: str, run: Callable[[], object]) -> None:
     """Run a launch as a named record; to be called by what generated code calls."""
     code = sys._getframe(2)
-    with torch.profiler.record_function(name_at(op, code.f_code.co_filename, code.f_lineno)):
+    given = op, code.f_code.co_filename, code.f_lineno
+    name = failure.instead(f"tilegym.{op}", "naming a launch", None, name_at, *given)
+    with torch.profiler.record_function(name):
         run()
 
 

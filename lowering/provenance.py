@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 _FRAME = re.compile(
-    r'^\s*File "(?P<path>.+)", line (?P<line>\d+), in (?P<function>.+)$', re.MULTILINE
+    r'^\s*File "(?P<path>(?s:.+?))", line (?P<line>\d+), in (?P<function>.+)$', re.MULTILINE
 )
 _ROOT = re.compile(r"^[LG]\[['\"](\w+)['\"]\](?:\.__self__)?\.?")
 """A local or global name; a module of torch itself, such as Sequential, is compiled as `fn`."""
@@ -48,7 +48,13 @@ def user_frame(meta: Mapping[str, Any]) -> tuple[str, int, str]:
 def source_line(meta: Mapping[str, Any]) -> str:
     """`modeling_llama.py:68`, the `user_frame`, or ""."""
     path, line, _function = user_frame(meta)
-    return "" if not path else f"{path.replace(chr(92), '/').rsplit('/', 1)[-1]}:{line}"
+    name = encodable(path).replace("\\", "/").rsplit("/", 1)[-1]
+    return f"{name}:{line}" if path else ""
+
+
+def encodable(text: str) -> str:
+    """Without what UTF-8 has no form for: the path of a file may hold any byte."""
+    return text.encode(errors="replace").decode()
 
 
 def module_path(meta: Mapping[str, Any]) -> str:
@@ -56,7 +62,7 @@ def module_path(meta: Mapping[str, Any]) -> str:
     stack = meta.get("nn_module_stack") or meta.get("fwd_nn_module_stack") or {}
     if not stack:
         return ""
-    return normalised_path(str(list(stack.values())[-1][0]))
+    return normalised_path(encodable(str(list(stack.values())[-1][0])))
 
 
 def normalised_path(path: str) -> str:
@@ -78,7 +84,7 @@ def tensor_path(expression: str, prefix: str = "") -> str:
     if not re.search(rf"\.{_HELD}\[", _DICT.sub(r".\1", expression)):
         return ""
     root = _ROOT.match(expression)
-    path = normalised_path(expression)
+    path = normalised_path(encodable(expression))
     if prefix and root and root[1] in _OWN:
         return f"{prefix}.{path}"
     return path if "." in path else f"self.{path}"

@@ -1,15 +1,20 @@
 """A node of a graph as a Python statement: `mul_1 = to_1 * rsqrt`.
 
 `statement` always gives text that parses. `runs` says whether it also runs, given its inputs and
-`import operator, torch`: a function that no module holds under a name does not.
+`import operator, torch`: a function that no module holds under a name does not. What is only shown
+(paths, titles, a user's code) goes through `quoted`, `comment` or `docstring`, since a name of a
+file or of a module may hold any sign.
 """
 
 from __future__ import annotations
 
 import functools
+import json
+import keyword
 import math
 import operator
 import sys
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -146,6 +151,22 @@ def span(part: slice, name: Name) -> str:
 
 
 def identifier(text: str) -> str:
-    """The nearest name that Python takes."""
-    made = "".join(c if c.isalnum() or c == "_" else "_" for c in text) or "value"
-    return f"_{made}" if made[0].isdigit() else made
+    """The nearest name that Python takes, in the form in which Python compares names."""
+    plain = unicodedata.normalize("NFKC", text)
+    made = "".join(c if f"_{c}".isidentifier() else "_" for c in plain) or "value"
+    return made if made.isidentifier() and not keyword.iskeyword(made) else f"_{made}"
+
+
+def quoted(text: str) -> str:
+    """A string as Python source."""
+    return json.dumps(text) if text.isascii() else repr(text)
+
+
+def comment(text: str) -> str:
+    """Fit for what stands behind a #: one line, and signs that a file can hold."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def docstring(text: str) -> str:
+    """Fit for the inside of three quotes, where a backslash or a quote would mean something."""
+    return comment(text.replace("\\", "/").replace('"', "'"))

@@ -13,15 +13,11 @@ from collections.abc import Iterator
 import torch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch._guards import tracing
-from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from tile_backend.lowering.autocast_state import Autocast, entered
+from tile_backend.lowering.meta import without_fakes
 
 OFF = tuple(Autocast(kind, None, enabled=False) for kind in ("cpu", "cuda"))
-
-
-without_fakes = unset_fake_temporarily
-"""Inside, tensors that are made are no fakes, whatever mode is in force."""
 
 
 class CannotRun(Exception):
@@ -34,7 +30,7 @@ def isolated(device: torch.device) -> Iterator[None]:
     devices = [device] if device.type == "cuda" else []
     with contextlib.ExitStack() as stack:
         stack.enter_context(tracing(None))
-        stack.enter_context(unset_fake_temporarily())
+        stack.enter_context(without_fakes())
         if torch._C._are_functorch_transforms_active():
             stack.enter_context(temporarily_clear_interpreter_stack())
         stack.enter_context(torch.inference_mode(False))

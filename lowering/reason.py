@@ -31,6 +31,7 @@ class ReasonKind(enum.StrEnum):
     VERIFY_FAILED = "verify_failed"
     MISSING_KERNEL = "missing_kernel"
     MISSING_DEPENDENCY = "missing_dependency"
+    INTERNAL_FAILURE = "internal_failure"
 
 
 @dataclasses.dataclass(frozen=True)

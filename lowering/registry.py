@@ -10,6 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 
+from tile_backend.lowering import failure
 from tile_backend.lowering.fusion import Fusion, Spelling
 from tile_backend.lowering.match import Matcher
 from tile_backend.lowering.near_miss import NearMisses
@@ -46,11 +47,16 @@ class Registry:
 
 def declared_near_misses(fusions: Iterable[Fusion]) -> list[Pattern]:
     """The patterns of the forms that a fusion says it is not."""
-    found = []
+    found = list[Pattern]()
     for fusion in fusions:
-        spellings = tuple(Spelling(function) for function in fusion.near_misses)
-        found += list(patterns(dataclasses.replace(fusion, spellings=spellings)))
+        what = f"tracing the near misses of {fusion.name}"
+        found += failure.instead([], what, None, not_meant, fusion)
     return found
+
+
+def not_meant(fusion: Fusion) -> list[Pattern]:
+    spellings = tuple(Spelling(function) for function in fusion.near_misses)
+    return list(patterns(dataclasses.replace(fusion, spellings=spellings)))
 
 
 @functools.lru_cache(maxsize=8)

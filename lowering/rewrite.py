@@ -1,22 +1,25 @@
-"""Putting ops into a graph: all planned calls, or none.
+"""Putting ops into a graph: all planned calls, but for those that fail.
 
 Every new node carries its fake value, the stack trace and the module path of what it replaces, and
 in `from_node` that node itself, as torch's own passes do. Only nodes that the rewrite itself made
 useless are erased (a general dead-code pass would delete in-place ops whose result nobody reads).
 `apply` works on a graph that the caller can throw away or restore.
+
+Longer than 300 lines because putting one op in and taking it back are one list of steps.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 from torch.fx.traceback import NodeSource, NodeSourceAction
 
-from tile_backend.lowering import checked, steps
+from tile_backend.lowering import checked, failure, steps
 from tile_backend.lowering.check_request import Check
 from tile_backend.lowering.fusion import Op
 from tile_backend.lowering.legality import fake_mode_of, same_layout
@@ -25,8 +28,11 @@ from tile_backend.lowering.match import Match
 from tile_backend.lowering.node import hint, line, value
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.realise import operands, results
+from tile_backend.lowering.reason import Reason
 from tile_backend.lowering.signature import declared
+from tile_backend.lowering.undo import Journal
 
+Inside = Callable[[fx.Graph, Candidate, Journal], Candidate]
 KEPT_META = ("stack_trace", "nn_module_stack", "source_fn_stack", "fwd_nn_module_stack", "seq_nr")
 
 
@@ -45,24 +51,66 @@ class TracksNodes(fx.proxy.GraphAppendingTracer):
 
 def apply(
     graph: fx.Graph,
-    candidates: tuple[Candidate, ...],
+    candidates: Sequence[Candidate],
     overload: str = "default",
     check: Check | None = None,
-) -> None:
+    inside: Inside = lambda graph, candidate, journal: candidate,
+) -> list[tuple[Candidate, Reason]]:
     """Splice every candidate's op into the graph, in program order; erase what became useless.
 
     overload: of the ops, see custom_op. check: what is asked of their results at run time.
+    inside: hands in what a candidate reads outside. Returns the candidates of which the splicing
+    failed, and why; their nodes are as they were.
     """
-    if not candidates:
-        return
     order = {node: position for position, node in enumerate(graph.nodes)}
     replaced: dict[fx.Node, fx.Node] = {}
-    for candidate in sorted(candidates, key=lambda c: order[c.place]):
-        splice(graph, candidate, replaced, overload, check)
-    drop_outputs(graph, {node for candidate in candidates for node in candidate.dropped})
-    for candidate in candidates:
-        erase(graph, candidate)
-    graph.lint()
+    done: list[Candidate] = []
+    failed: list[tuple[Candidate, Reason]] = []
+    placed = set[fx.Node]()
+    for candidate in in_turn(candidates, order.__getitem__):
+        journal = Journal()
+        given = graph, candidate, replaced, placed, overload, check, journal, inside
+        reason = failure.tried("putting it in", candidate.root, put_in, *given)
+        if reason is None:
+            done.append(candidate)
+        else:
+            journal.undo()
+            failed.append((candidate, reason))
+    drop_outputs(graph, {node for candidate in done for node in candidate.dropped})
+    for candidate in done:
+        failure.instead(None, "clearing up after it", candidate.place, erase, graph, candidate)
+    if candidates:
+        graph.lint()
+    return failed
+
+
+def in_turn(candidates: Iterable[Candidate], order: Callable[[fx.Node], Any]) -> list[Candidate]:
+    """By place; at one place what reads a result of another comes behind it.
+
+    order: of the nodes of the graph.
+    """
+    found: list[Candidate] = []
+    waiting = sorted(candidates, key=lambda c: order(c.place))
+    while waiting:
+        here = [c for c in waiting if c.place is waiting[0].place]
+        made = {root: c for c in here for root in c.extent.roots}
+        free = [c for c in here if all(made.get(n, c) is c for n in c.extent.operands)]
+        found.append((free or here)[0])
+        waiting.remove(found[-1])
+    return found
+
+
+def put_in(
+    graph: fx.Graph,
+    candidate: Candidate,
+    replaced: dict[fx.Node, fx.Node],
+    placed: set[fx.Node],
+    overload: str,
+    check: Check | None,
+    journal: Journal,
+    inside: Inside,
+) -> None:
+    splice(graph, inside(graph, candidate, journal), replaced, placed, overload, check, journal)
 
 
 def drop_outputs(graph: fx.Graph, dropped: set[fx.Node]) -> None:
@@ -76,11 +124,18 @@ def splice(
     graph: fx.Graph,
     candidate: Candidate,
     replaced: dict[fx.Node, fx.Node],
+    placed: set[fx.Node],
     overload: str,
     check: Check | None,
+    journal: Journal,
 ) -> None:
-    """Insert one op. `replaced` maps the results that earlier ops took over, and is extended."""
+    """Insert one op. `replaced` maps the results that earlier ops took over, and is extended.
+
+    placed: the nodes of earlier ops, extended: they stand in front of this one, so that they go on
+    reading the original of what it takes over. journal: takes it back.
+    """
     tracer = TracksNodes(graph)
+    journal.add(lambda: erase_made(graph, tracer.made))
 
     def leaf(node: fx.Node) -> fx.Proxy:
         return fx.Proxy(replaced.get(node, node), tracer)
@@ -95,12 +150,29 @@ def splice(
     with graph.inserting_before(candidate.place):
         laid_out = replacement(candidate, tracer, leaf, taken, overload, check)
     annotate(tracer.made, candidate)
-    ours = set(tracer.made)
+    ours = placed.union(tracer.made)
     for root, proxy in zip(candidate.extent.roots, laid_out, strict=True):
+        users = [user for user in root.users if user not in ours]
+        journal.add(functools.partial(give_back, root, proxy.node, users, replaced))
         root.replace_all_uses_with(
             proxy.node, delete_user_cb=lambda user: user not in ours, propagate_meta=False
         )
         replaced[root] = proxy.node
+    placed.update(tracer.made)
+
+
+def give_back(
+    root: fx.Node, new: fx.Node, users: Sequence[fx.Node], replaced: dict[fx.Node, fx.Node]
+) -> None:
+    """The users of a result read the original again."""
+    for user in users:
+        user.replace_input_with(new, root)
+    replaced.pop(root, None)
+
+
+def erase_made(graph: fx.Graph, made: Sequence[fx.Node]) -> None:
+    for node in reversed(made):
+        graph.erase_node(node)
 
 
 def replacement(

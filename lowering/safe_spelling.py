@@ -20,6 +20,7 @@ import torch
 from torch import fx
 
 from tile_backend.lowering import attention_path as path
+from tile_backend.lowering import failure
 from tile_backend.lowering import vocabulary_nn as nn
 from tile_backend.lowering.node import value
 from tile_backend.lowering.rewrite import KEPT_META
@@ -36,9 +37,14 @@ def respell(graph: fx.Graph) -> int:
     """Rewrite what would be misread; returns how many nodes were respelled."""
     found = 0
     for node in list(graph.nodes):
-        if path.meaning(node) is nn.matmul and len(node.args) == 2:
-            found += split_key(graph, node) + hide_weights(graph, node)
+        found += failure.instead(0, "respelling it for Inductor", node, respelled, graph, node)
     return found
+
+
+def respelled(graph: fx.Graph, node: fx.Node) -> int:
+    if path.meaning(node) is not nn.matmul or len(node.args) != 2:
+        return 0
+    return split_key(graph, node) + hide_weights(graph, node)
 
 
 def split_key(graph: fx.Graph, product: fx.Node) -> bool:
@@ -48,11 +54,12 @@ def split_key(graph: fx.Graph, product: fx.Node) -> bool:
     if not dims or dims[-2] < dims[-1] or path.swaps_last(dims):
         return False
     first = (*dims[:-2], dims[-1], dims[-2])
+    fake = value(node)
+    swapped = fake.transpose(-2, -1)
     with graph.inserting_before(node):
         inner = graph.call_method("permute", (node.all_input_nodes[0], *first))
         outer = graph.call_method("transpose", (inner, -2, -1))
-    fake = value(node)
-    keep(node, inner, fake.transpose(-2, -1))
+    keep(node, inner, swapped)
     keep(node, outer, fake)
     node.replace_all_uses_with(outer)
     graph.erase_node(node)
@@ -64,9 +71,10 @@ def hide_weights(graph: fx.Graph, product: fx.Node) -> bool:
     if not is_misread(product):
         return False
     left: Any = product.args[0]
+    fake = value(left)
     with graph.inserting_before(product):
         hidden = graph.call_function(operator.mul, (left, 1.0))
-    keep(product, hidden, value(left))
+    keep(product, hidden, fake)
     product.args = (hidden, product.args[1])
     return True
 

@@ -52,6 +52,6 @@ def differing(a: torch.Tensor, b: torch.Tensor) -> int:
     if a.dtype != b.dtype or a.shape != b.shape:
         return b.numel()
     if a.is_complex():
-        a, b = torch.view_as_real(a), torch.view_as_real(b)
+        a, b = (torch.view_as_real(t.resolve_conj()) for t in (a, b))
     same = (a == b) & (a.signbit() == b.signbit()) | (a.isnan() & b.isnan())
     return int((~same).sum())

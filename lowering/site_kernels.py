@@ -19,6 +19,7 @@ from tile_backend.lowering import (
     composition,
     device,
     dynamic_sizes,
+    failure,
     gate,
     kernel_code,
     launch_recipe,
@@ -32,7 +33,7 @@ from tile_backend.lowering.legality import Call
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.lowering.site import Decision
-from tile_backend.lowering.tensor_layout import Layout
+from tile_backend.lowering.tensor_layout import Layout, Trial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,25 +93,36 @@ class Need:
 
 
 def settle(
-    calls: Sequence[Call], verdicts: Sequence[Verdict], kernels: str, compiles: bool
-) -> list[Verdict]:
+    calls: Sequence[Call], verdicts: Sequence[Verdict | Reason], kernels: str, compiles: bool
+) -> list[Verdict | Reason]:
     """The verdicts with what is known of the kernels' code; in the order of `calls`.
 
     kernels: the option tilegym.kernels. compiles: this is a compile, not an explanation.
+    A Reason stands for a call of which something failed.
     """
     wanted = [
-        LaunchSite.all_of(call) if verdict.decision == "kernel" else ()
+        failure.tried("listing its launches", None, LaunchSite.all_of, call)
+        if isinstance(verdict, Verdict) and verdict.decision == "kernel"
+        else ()
         for call, verdict in zip(calls, verdicts, strict=True)
     ]
     if device.is_made_up() or any(
         gate.capability_of(gate.device_of(call).index or 0) is None for call in calls
     ):
         compiles = False  # no GPU that would run anything
-    found = problems([site for sites in wanted for site in sites], compiles)
-    return [
-        judged(verdict, [problem for site in sites for problem in found[site]], kernels)
-        for sites, verdict in zip(wanted, verdicts, strict=True)
-    ]
+    listed = [site for sites in wanted if not isinstance(sites, Reason) for site in sites]
+    found = problems(listed, compiles)
+
+    def judge(
+        verdict: Verdict | Reason, sites: tuple[LaunchSite, ...] | Reason
+    ) -> Verdict | Reason:
+        if isinstance(verdict, Reason):
+            return verdict
+        if isinstance(sites, Reason):
+            return sites
+        return judged(verdict, [problem for site in sites for problem in found[site]], kernels)
+
+    return [judge(verdict, sites) for sites, verdict in zip(wanted, verdicts, strict=True)]
 
 
 def prepare(sites: Sequence[LaunchSite]) -> list[tuple[LaunchSite, Reason]]:
@@ -159,37 +171,52 @@ def needs_of(site: LaunchSite, fallbacks: bool = False) -> Iterator[Need]:
 
     fallbacks: and where a measured configuration is taken, what the launch needs without it.
     """
-    kernels = importlib.import_module("tile_backend.lowering.kernels.signature")
     layouts = [value for value in site.values if isinstance(value, Layout)]
-    for trial in dynamic_sizes.trials(layouts, site.environment):
+    what = f"planning the kernel of {site.op}"
+    trials = failure.tried(what, None, dynamic_sizes.trials, layouts, site.environment)
+    if isinstance(trials, Reason):
+        yield Need("", refusal=trials)
+        return
+    for trial in trials:
         sizes = dynamic_sizes.described(trial)
-        values = [v.on_meta(trial) if isinstance(v, Layout) else v for v in site.values]
-        for op, names, given in composition.called(site.op, site.names, values):
-            try:
-                found = recipe(op, names, describe(given), site.arch)
-            except KernelLimit as limit:
-                yield Need(sizes, refusal=limit.reason)
-                continue
-            except NoKernelError as error:
-                yield Need(sizes, refusal=Reason(ReasonKind.MISSING_KERNEL, str(error)))
-                continue
-            if found is None:
-                yield Need(sizes)
-                continue
-            recipes = [found]
-            if fallbacks and found.measured is not None:
-                recipes.append(launch_recipe.planned(op, names, describe(given), site.arch))
-            for each in recipes:
-                signature = kernels.signature_for(each.kernel, each.arguments(given))
-                code = each.kernel.code(signature, site.arch)
-                yield Need(sizes, code, measured=each.measured)
+        needs = failure.tried(what, None, needs_at, site, trial, sizes, fallbacks)
+        yield from [Need(sizes, refusal=needs)] if isinstance(needs, Reason) else needs
 
 
-def judged(verdict: Verdict, found: Problems, kernels: str) -> Verdict:
-    """The verdict on one site."""
+def needs_at(site: LaunchSite, trial: Trial, sizes: str, fallbacks: bool) -> list[Need]:
+    """The same at one set of sizes."""
+    needs: list[Need] = []
+    kernels = importlib.import_module("tile_backend.lowering.kernels.signature")
+    values = [v.on_meta(trial) if isinstance(v, Layout) else v for v in site.values]
+    for op, names, given in composition.called(site.op, site.names, values):
+        try:
+            found = recipe(op, names, describe(given), site.arch)
+        except KernelLimit as limit:
+            needs.append(Need(sizes, refusal=limit.reason))
+            continue
+        except NoKernelError as error:
+            needs.append(Need(sizes, refusal=Reason(ReasonKind.MISSING_KERNEL, str(error))))
+            continue
+        if found is None:
+            needs.append(Need(sizes))
+            continue
+        recipes = [found]
+        if fallbacks and found.measured is not None:
+            recipes.append(launch_recipe.planned(op, names, describe(given), site.arch))
+        for each in recipes:
+            signature = kernels.signature_for(each.kernel, each.arguments(given))
+            code = each.kernel.code(signature, site.arch)
+            needs.append(Need(sizes, code, measured=each.measured))
+    return needs
+
+
+def judged(verdict: Verdict, found: Problems, kernels: str) -> Verdict | Reason:
+    """The verdict on one site; or what failed, at the sizes of the capture."""
     if not found:
         return verdict
     sizes, problem = next((first for first in found if not first[0]), found[0])
+    if not sizes and problem.kind is ReasonKind.INTERNAL_FAILURE:
+        return problem
     if not sizes:
         put_in = kernels == "always"
         chosen = Decision("reference", problem.text, put_in, basis="limit")
@@ -200,7 +227,13 @@ def judged(verdict: Verdict, found: Problems, kernels: str) -> Verdict:
 
 def with_code(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Those whose kernels are compiled, or can be where no GPU is there to compile them for."""
-    sites = [(c, LaunchSite.all_of(c.call)) for c in candidates if c.call is not None]
+    what = "listing its launches"
+    listed = [
+        (c, failure.tried(what, c.root, LaunchSite.all_of, c.call))
+        for c in candidates
+        if c.call is not None
+    ]
+    sites = [(c, some) for c, some in listed if not isinstance(some, Reason)]
     compiles = not device.is_made_up() and torch.cuda.is_available()
     found = problems([site for _, some in sites for site in some], compiles)
     return [c for c, some in sites if all(sizes for site in some for sizes, _ in found[site])]

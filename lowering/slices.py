@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import fx
 
+from tile_backend.lowering import failure
 from tile_backend.lowering.alone import kind
-from tile_backend.lowering.effects import Effects, called_name
+from tile_backend.lowering.effects import Effects
 from tile_backend.lowering.extent import holds_tensors
 from tile_backend.lowering.fusible import kind_of
-from tile_backend.lowering.node import value
+from tile_backend.lowering.node import called_name, value
 from tile_backend.lowering.plan import Candidate
 
 MOST_NEIGHBOURS = 40
@@ -89,7 +90,10 @@ def slices(candidates: Sequence[Candidate], effects: Effects) -> list[Slice]:
         return []
     graph = candidates[0].root.graph
     walk = Walk(graph, effects)
-    reached = [walk.around(candidate) for candidate in candidates]
+    reached = [
+        failure.instead(set[fx.Node](), "finding its neighbours", one.root, walk.around, one)
+        for one in candidates
+    ]
     groups = touching(reached)
     found = []
     for group in groups:
@@ -107,7 +111,7 @@ class Walk:
 
     def __init__(self, graph: fx.Graph, effects: Effects) -> None:
         self.effects = effects
-        self.fusible = {node for node in graph.nodes if kind_of(node) != "opaque"}
+        self.fusible = {node for node in graph.nodes if is_fusible(node)}
         self.depth: dict[fx.Node, int] = {}
         for node in graph.nodes:
             before = max((self.depth[source] for source in node.all_input_nodes), default=0)
@@ -138,6 +142,11 @@ class Walk:
                 if not room:
                     break
         return found
+
+
+def is_fusible(node: fx.Node) -> bool:
+    """Whether Inductor may compute it in a loop with others."""
+    return failure.instead("opaque", "telling its kind", node, kind_of, node) != "opaque"
 
 
 def touching(sets: Sequence[Iterable[fx.Node]]) -> list[list[int]]:

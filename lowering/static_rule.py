@@ -21,7 +21,7 @@ from tile_backend.lowering.device import Gpu
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.kernels_known import blocks_of
 from tile_backend.lowering.legality import Call
-from tile_backend.lowering.real_tensors import without_fakes
+from tile_backend.lowering.meta import without_fakes
 from tile_backend.lowering.recorder import work
 from tile_backend.lowering.reference import as_tuple
 from tile_backend.lowering.signature import declared

@@ -47,7 +47,7 @@ def divided(fusion: Fusion, call: Call, multiprocessors: int) -> tuple[Call, ...
     return tuple(found)
 
 
-WAY = re.compile(r"multiprocessors=([1-9]\d*)")
+WAY = re.compile(r"multiprocessors=([1-9]\d{0,4})")
 
 
 def way_of(multiprocessors: int) -> str:

@@ -116,8 +116,11 @@ class TermTable:
             found = self._interned[key] = Term(op, args, attrs, dtype, shape)
         return found
 
-    def leaf(self, node: fx.Node, dtype: torch.dtype, shape: tuple[Size, ...]) -> Term:
-        found = self.intern("leaf", (), (node,), dtype, shape)
+    def leaf(
+        self, node: fx.Node, dtype: torch.dtype, shape: tuple[Size, ...], version: int = 0
+    ) -> Term:
+        """version: how many writes to the node's value its reader finds (Effects.version)."""
+        found = self.intern("leaf", (), (node, version), dtype, shape)
         found.node = node
         return found
 

@@ -234,9 +234,15 @@ def generalise(roots: tuple[Term, ...], sizes: Mapping[str, int]) -> None:
 
 
 @functools.cache
+def size_symbols() -> Mapping[str, sympy.Symbol]:
+    """What stands for the size of each named dimension in attributes."""
+    return {n: sympy.Symbol(n, integer=True, positive=True) for n in (*PRIMES, "H", "R")}
+
+
+@functools.cache
 def expressions(sizes: tuple[tuple[str, int], ...]) -> Mapping[int, sympy.Expr]:
     """The numbers that stand for sizes, and what each says over the names of dimensions."""
-    symbols = {name: sympy.Symbol(name, integer=True, positive=True) for name, _ in sizes}
+    symbols = size_symbols()
     known: dict[int, sympy.Expr] = {GROUPS: FloorDiv(symbols["H"], symbols["K"])}
     for name, size in sorted(sizes, key=lambda pair: pair[0] == "D"):
         for divisor in (4, 2, 1):

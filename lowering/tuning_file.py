@@ -1,13 +1,16 @@
 """Measurements as the text of a file, and back; one file per architecture, "sm_90.json".
 
 JSON that a person can read and compare: sorted, one time per line. `read` never raises for what a
-file holds: entries that are not understood are left out and said to be, and of a text that is no
-JSON the entries that are whole are found.
+file holds: entries that are not understood, or are not what their SHA-256 was made of, are left out
+and said to be, and of a text that is no JSON the entries that are whole are found. Who mends an
+entry by hand leaves its SHA-256 out.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -16,6 +19,7 @@ from tile_backend.lowering.tuning_entry import Circumstances, Entry, Spread
 
 FORMAT = 1
 SORTS = ("gate", "configuration")
+SEAL = "sha256"
 
 
 class Content(NamedTuple):
@@ -40,7 +44,7 @@ def read(text: str, arch: str) -> Content:
     """The entries of a file of that architecture."""
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         entries, _ = understood(dicts_in(text))
         return Content(entries, f"it is no JSON ({error})")
     if not isinstance(found, dict) or not isinstance(found.get("entries"), list):
@@ -82,7 +86,14 @@ def block(entry: Entry) -> str:
     lines.append('      "times": {\n' + ",\n".join(times) + "\n      },")
     circumstances = dataclasses.asdict(entry.circumstances)
     lines.append(f'      "circumstances": {json.dumps(circumstances)}')
-    return "    {\n" + "\n".join(lines) + "\n    }"
+    digest = sealed(json.loads("{" + "".join(lines) + "}"))
+    return "    {\n" + "\n".join(lines) + f',\n      "{SEAL}": "{digest}"\n    }}'
+
+
+def sealed(value: Mapping[str, Any]) -> str:
+    """A digest of all of an entry but itself, however the JSON was laid out."""
+    rest = {name: part for name, part in value.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def rounded(spread: Spread) -> dict[str, float]:
@@ -97,17 +108,20 @@ def understood(values: Iterable[Any]) -> tuple[tuple[Entry, ...], int]:
     for value in values:
         try:
             entries.append(entry_of(value))
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             bad += 1
     return tuple(entries), bad
 
 
 def entry_of(value: Mapping[str, Any]) -> Entry:
     """Raises one of many errors where it is none."""
+    if value.get(SEAL, "") not in ("", sealed(value)):
+        raise ValueError("it was changed")
     times = {str(way): spread_of(spread) for way, spread in value["times"].items()}
     said = value["circumstances"]
     names = [field.name for field in dataclasses.fields(Circumstances)]
     circumstances = Circumstances(**{name: text(said[name]) for name in names})
+    dt.date.fromisoformat(circumstances.date)
     found = Entry(
         sort=value["sort"],
         kind=text(value["kind"]),

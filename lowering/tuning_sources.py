@@ -35,9 +35,9 @@ def sources_of(op: str) -> str:
 @functools.cache
 def files_behind(op: str) -> frozenset[Path]:
     """The files of lowering/kernels that an op's launch is made of."""
-    own = FOLDER / f"{op}.py"
-    if not own.is_file():
-        return frozenset(FOLDER.glob("*.py"))
+    own, every = FOLDER / f"{op}.py", frozenset(FOLDER.glob("*.py"))
+    if own not in every:  # the name may come from a file, so no path is made of it
+        return every
     found: set[Path] = set()
     waiting = [own]
     while waiting:

@@ -3,7 +3,9 @@
 `find` gives what counts for a call: measured on that GPU, with the code that is there now, for
 sizes that the call may have. `record` adds to the user's folder; several processes may, at once.
 A file that is damaged is one warning; its good entries count, and a copy of it is kept before it is
-written anew. A folder that cannot be written is one warning, and nothing is recorded.
+written anew. One that somebody else may have written (`own_file`) is one warning as well: nothing
+in it counts, and it stays as it is. A folder that cannot be written is one warning, and nothing is
+recorded. The shipped files are trusted as the code beside them is.
 
 TILEGYM_TUNING names the user's folder.
 """
@@ -19,8 +21,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from tile_backend.lowering import tuning_file
-from tile_backend.lowering.atomic_write import write_whole
+from tile_backend.lowering import own_file, tuning_file
+from tile_backend.lowering.atomic_write import OWN, remove_abandoned, write_whole
+from tile_backend.lowering.own_file import DamagedError
 from tile_backend.lowering.tuning_entry import Entry, Kind
 from tile_backend.lowering.tuning_file import Content
 from tile_backend.lowering.tuning_sources import sources_behind
@@ -135,19 +138,25 @@ def opened(path: Path, arch: str) -> File:
     """The file; it is read again only where it has changed."""
     try:
         facts = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return NOTHING
-    return loaded(path, arch, (facts.st_mtime_ns, facts.st_size, facts.st_ino))
+    except OSError as error:
+        warn(f"the measurements in {path} cannot be read: {error.strerror or error}")
+        return NOTHING
+    return loaded(path, arch, (facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size, facts.st_ino))
 
 
 @functools.lru_cache(maxsize=64)
-def loaded(path: Path, arch: str, state: tuple[int, int, int]) -> File:
-    """state: changes whenever the file does."""
+def loaded(path: Path, arch: str, state: tuple[int, ...]) -> File:
+    """state: changes whenever the file does, or who may write to it."""
     try:
-        raw = path.read_bytes()
+        raw = path.read_bytes() if path.parent == SHIPPED else own_file.read(path)
         content = tuning_file.read(raw.decode("utf-8", "replace"), arch)
     except OSError as error:
         warn(f"the measurements in {path} cannot be read: {error.strerror or error}")
+        return NOTHING
+    except DamagedError as error:
+        warn(f"the measurements in {path} do not count: {error}")
         return NOTHING
     if content.damage:
         kept = "the rest of it counts" if content.entries else "it is ignored"
@@ -171,10 +180,11 @@ def record(arch: str, entries: Sequence[Entry]) -> bool:
         warn(f"there is no home folder to keep measurements in; name one with {FOLDER}")
         return False
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         with locked(path):
             merge(path, arch, entries)
-    except (OSError, TimeoutError, NotImplementedError) as error:
+            remove_abandoned(path.parent)
+    except (OSError, TimeoutError, NotImplementedError, DamagedError) as error:
         said = (error.strerror if isinstance(error, OSError) else None) or str(error)
         warn(
             f"measurements cannot be kept in {path.parent} ({said}); set {FOLDER} to a folder that"
@@ -192,23 +202,23 @@ def locked(path: Path) -> BaseFileLock:
 
 
 def merge(path: Path, arch: str, entries: Iterable[Entry]) -> None:
-    """Read, add and write. Raises OSError."""
+    """Read, add and write. Raises OSError, or DamagedError for a file that is not touched."""
     old = Content(())
-    if path.exists():
-        raw = path.read_bytes()
+    if os.path.lexists(path):
+        raw = own_file.read(path)
         old = tuning_file.read(raw.decode("utf-8", "replace"), arch)
         if old.damage:
             keep(path, raw)
     known = {tuning_file.key(entry): entry for entry in old.entries}
     known |= {tuning_file.key(entry): entry for entry in entries}
-    write_whole(path, tuning_file.text_of(arch, known.values()).encode())
+    write_whole(path, tuning_file.text_of(arch, known.values()).encode(), OWN)
 
 
 def keep(path: Path, raw: bytes) -> None:
     """A copy of a damaged file, which is about to be written anew."""
     digest = hashlib.sha256(raw).hexdigest()[:8]
     copy = path.with_name(f"{path.name}.{digest}.damaged")
-    copy.write_bytes(raw)
+    write_whole(copy, raw, OWN)
     warn(f"{path} is damaged; what it held is kept in {copy}")
 
 

@@ -1,31 +1,59 @@
-"""An undo log for rewrites in place: every graph is copied before it is changed.
+"""Taking back what was done to graphs.
 
-The copies share fake values and metadata with the originals; only the structure is duplicated.
+`Log` copies every graph before it is changed. The copies share fake values and metadata with the
+originals; only the structure is duplicated. `Journal` takes back the few steps of one candidate,
+and leaves what others have done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import fx
 
 
 class Log:
-    """Restores the graphs of a module and of the bodies inside it."""
+    """Restores the graphs of a module and of the bodies inside it, once.
+
+    And what the modules hold: Inductor's passes put other bodies in the place of these.
+    """
 
     def __init__(self, module: fx.GraphModule) -> None:
         self.module = module
-        self.saved: list[tuple[fx.GraphModule, fx.Graph]] = []
+        self.saved: list[tuple[fx.GraphModule, fx.Graph, dict[str, Any]]] = []
 
     def save(self, parts: Iterable[fx.GraphModule]) -> None:
         for part in parts:
-            self.saved.append((part, copied(part.graph)))
+            self.saved.append((part, copied(part.graph), dict(part._modules)))
 
     def restore(self) -> None:
-        for part, graph in self.saved:
+        for part, graph, held in self.saved:
             abandoned, part.graph = part.graph, graph
+            part._modules.clear()
+            part._modules.update(held)
             part.recompile()
             disconnect(abandoned)
+        self.saved.clear()
+
+
+class Journal:
+    """Steps, each with what takes it back."""
+
+    def __init__(self) -> None:
+        self._back: list[Callable[[], object]] = []
+
+    def add(self, back: Callable[[], object]) -> None:
+        self._back.append(back)
+
+    def undo(self) -> None:
+        """Newest first."""
+        while self._back:
+            self._back.pop()()
+
+    def keep(self) -> None:
+        """These steps stay."""
+        self._back.clear()
 
 
 def disconnect(graph: fx.Graph) -> None:

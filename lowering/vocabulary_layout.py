@@ -228,6 +228,12 @@ def repeat_interleave(
 # --- complex numbers ------------------------------------------------------------------------------
 
 
+@word(torch.conj, "conj")
+def conj(t: TermTable, r: Result, input: Any) -> Meaning:
+    """Of real numbers it is these."""
+    return build(t, "conj", (input,), (), r.dtype, r.shape) if r.dtype.is_complex else input
+
+
 @word(torch.view_as_complex)
 def view_as_complex(t: TermTable, r: Result, input: Any) -> Meaning:
     return build(t, "view_as_complex", (input,), (), r.dtype, r.shape)

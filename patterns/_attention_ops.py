@@ -80,12 +80,8 @@ def attention(
     simple = is_causal and places == {**dict.fromkeys(places), "is_causal": True, "start": 0}
     masked = mask is not None or form != math_of.SDPA
     visible = None if simple and not masked else math_of.seen(q, k, **places)
-    if visible is not None:
-        mask = both(visible, mask)
-        if (low := math_of.lowest(form, None)) != -math.inf:
-            mask = q.new_zeros(mask.shape).masked_fill(~mask, low)
-    elif masked and mask is None:  # it hides nothing
-        mask = q.new_ones((q.shape[2], k.shape[2]), dtype=torch.bool)
+    if masked or visible is not None:
+        mask = as_tensor(visible, mask, q, k, form)
     result = F.scaled_dot_product_attention(
         *(q, k, v),
         attn_mask=mask,
@@ -98,6 +94,20 @@ def attention(
     nothing = (mask == -math.inf).all(-1, keepdim=True)
     factor = torch.ones_like(nothing, dtype=result.dtype).masked_fill(nothing, math.nan)
     return result * factor  # a factor, so that gradients are nan as well
+
+
+def as_tensor(
+    visible: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    form: str,
+) -> torch.Tensor:
+    """The mask that the model wrote, for one that the other arguments stand for, and theirs."""
+    if visible is None:  # they hide nothing
+        return q.new_ones((q.shape[2], k.shape[2]), dtype=torch.bool) if mask is None else mask
+    whole, low = both(visible, mask), math_of.lowest(form, None)
+    return whole if low == -math.inf else q.new_zeros(whole.shape).masked_fill(~whole, low)
 
 
 def both(visible: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

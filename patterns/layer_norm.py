@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from tile_backend.lowering.fusion import Fusion, Op, Scalar, Shape, Spelling, Tensor
 from tile_backend.patterns import _norm_gradient
 
-
 ONCE = ("once", "by_hand")
 VARIANCE = "_variance"
 """Behind every_op and divided."""

@@ -143,10 +143,17 @@ def complex_pairs(x: Any, frequencies: Any) -> Any:
     return torch.view_as_real(pair * frequencies).flatten(-2)
 
 
+def complex_pairs_back(x: Any, frequencies: Any) -> Any:
+    """The conjugate of a table turns the other way."""
+    return complex_pairs(x, frequencies.conj())
+
+
 def tables_of(x: Any, frequencies: Any) -> dict[str, Any]:
-    """cos and sin are the real and imaginary part of exp(i * angle); views, no copy."""
-    parts = torch.view_as_real(frequencies)
-    return {"x": x, "cos": parts.select(-1, 0), "sin": parts.select(-1, 1)}
+    """cos and sin are the real and imaginary part of exp(i * angle); views, no copy.
+
+    Also of a table that is conjugated lazily, of which `view_as_real` would not be a view.
+    """
+    return {"x": x, "cos": torch.real(frequencies), "sin": torch.imag(frequencies)}
 
 
 def in_float32(spelling: Callable[..., Any]) -> Callable[..., Any]:
@@ -182,11 +189,12 @@ def not_exchanged(x: Any, cos: Any, sin: Any) -> Any:
     return x * cos + torch.cat((-first, second), -1) * sin
 
 
+BACK = {"conjugate": True}
 FORMS: tuple[tuple[Callable[..., Any], dict[str, Any], int], ...] = (
     (half, {"layout": "half"}, 1),
-    (half_conjugate, {"layout": "half", "conjugate": True}, 1),
+    (half_conjugate, {"layout": "half", **BACK}, 1),
     (half_split, {"layout": "half"}, 2),
-    (half_split_conjugate, {"layout": "half", "conjugate": True}, 2),
+    (half_split_conjugate, {"layout": "half", **BACK}, 2),
     (interleaved, {"layout": "interleaved"}, 1),
     (interleaved_split, {"layout": "interleaved"}, 2),
     (deinterleave, {"layout": "deinterleave"}, 1),
@@ -216,17 +224,16 @@ def spellings() -> tuple[Spelling, ...]:
     def rounded(x: Any, frequencies: Any) -> Any:
         return complex_pairs(x, frequencies).type_as(x)
 
-    interleaved_once = {"layout": "interleaved", "rounding": "once"}
-    return (
-        *found,
-        Spelling(
-            rounded,
-            attributes=interleaved_once,
-            transform=tables_of,
-            table_ratio=0.5,
-            name="complex",
-        ),
-    )
+    def rounded_back(x: Any, frequencies: Any) -> Any:
+        return complex_pairs_back(x, frequencies).type_as(x)
+
+    once = {"layout": "interleaved", "rounding": "once"}
+    ways = (("complex", rounded, once), ("complex_conjugate", rounded_back, once | BACK))
+    found += [
+        Spelling(function, attributes=fixed, transform=tables_of, table_ratio=0.5, name=name)
+        for name, function, fixed in ways
+    ]
+    return tuple(found)
 
 
 ATTRIBUTES = "str layout='half', int rotary_dim=-1, bool conjugate=False, str rounding='every_op'"

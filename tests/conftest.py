@@ -100,7 +100,7 @@ def fresh_launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The launcher as in a new process: nothing imported, nothing warned about, no call made."""
     from tile_backend.lowering import kernel_launch, launch_recipe
 
-    caches = kernel_launch._launch, launch_recipe.recipe, kernel_launch._warn_once
+    caches = kernel_launch._launch, launch_recipe.recipe, kernel_launch.warn_once
     monkeypatch.setattr(kernel_launch, "_calls", {})
     for cache in caches:
         cache.cache_clear()

@@ -46,8 +46,7 @@ class Captured:
         """The graph with our ops, as a function; this graph stays as it is."""
         custom_op.define(registry.known_fusions())
         twin = kept(self.module)
-        found = pipeline.analyse(twin, options)
-        found.apply()
+        found = pipeline.analyse(twin, options).apply()
         twin.recompile()
         return twin, found.sites
 

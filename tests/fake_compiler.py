@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,13 +15,22 @@ from cuda.tile import _compile
 from tile_backend.lowering import cubin_store, kernel_launch, launch_recipe
 from tile_backend.lowering.kernels import compiled, tileiras
 
-FAKE_CUBIN = b"\x7fELF of a test\n"
+FAKE_CUBIN = (
+    b"\x7fELF\2\1\1".ljust(0x20, b"\0")
+    + struct.pack("<QQIHHHHHH", 0, 64, 0, 64, 0, 0, 64, 1, 5)
+    + bytes(64)
+    + b" of a test\n"
+)
+"""A file with one empty section, and none that holds code."""
 RELEASE = "Cuda compilation tools, release 13.4, V13.4.92"
 CACHES: tuple[Any, ...] = (
     *(cubin_store._warn, cubin_store._opened, tileiras.found),
-    *(compiled.kernel, launch_recipe.recipe, kernel_launch._warn_once),
+    *(compiled.kernel, launch_recipe.recipe, kernel_launch.warn_once),
 )
-WRITE = "printf '\\177ELF of a test\\n' > $3"
+OCTAL = "".join(f"\\{byte:03o}" for byte in FAKE_CUBIN)
+WRITE = f"printf '{OCTAL}' > $3"
+HALF = f"printf '{OCTAL[: len(OCTAL) // 8 * 4]}' > $3"
+"""The first half of it."""
 
 
 @dataclasses.dataclass

@@ -65,6 +65,13 @@ def cases() -> Iterator[Case]:
                 yield Case(op, sample, arch)
 
 
+def quick_cases() -> Iterator[Case]:
+    """What `make test` compiles: all for sm_90, the first sample of each kernel for the others."""
+    for case in cases():
+        if case.arch == MAIN_ARCHITECTURE or case.sample == next(iter(samples_of(case.op))):
+            yield case
+
+
 def launch_of(case: Case) -> Any:
     """The launch that the kernel's own plan chooses for the sample."""
     module = importlib.import_module(f"tile_backend.lowering.kernels.{case.op}")

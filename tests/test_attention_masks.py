@@ -245,6 +245,24 @@ def test_windows_and_chunks_are_cut_into_blocks(
     assert "each block of queries reads only the keys that it sees" in site.decision.evidence
 
 
+def test_the_length_of_a_cache_is_read_before_it_grows() -> None:
+    """The op stands behind the write, and is told the length that the mask read."""
+
+    def step(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, length: torch.Tensor
+    ) -> torch.Tensor:
+        mask = torch.arange(32)[None, :] <= (torch.arange(1) + length)[:, None]
+        length.add_(5)
+        return F.scaled_dot_product_attention(q, k, v, mask, scale=0.25)
+
+    q, kv = torch.randn(2, 4, 1, 16), torch.randn(2, 4, 32, 16)
+    given = q, kv, kv.clone(), torch.tensor(9)
+    (site,) = assert_like_eager(step, *given, found={"attention": 1}).fused
+    assert site.call is not None
+    assert site.call.arguments["mask"] is None
+    assert site.call.arguments["offset"] is not None
+
+
 @pytest.mark.parametrize(("dtype", "respelled"), [(F32, True), (BF16, False)], ids=str)
 def test_decoding_on_a_cpu_reads_k_and_v_unexpanded(dtype: torch.dtype, respelled: bool) -> None:
     """The length of a static cache is a tensor, so the mask stays."""

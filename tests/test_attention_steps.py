@@ -148,6 +148,12 @@ def test_a_number_of_queries_that_is_not_fixed_is_one_op() -> None:
     assert ops == ONE
 
 
+@pytest.mark.parametrize(("queries", "few"), ((1, True), (16, True), (17, False)))
+def test_more_queries_than_a_tile_has_rows_are_no_decoding(queries: int, few: bool) -> None:
+    absent = dict.fromkeys(("mask", "fill", "segments"))
+    assert _attention_decode.is_decode({"q": torch.empty(1, 2, queries, 8), **absent}) is few
+
+
 # --- how many parts -------------------------------------------------------------------------------
 
 

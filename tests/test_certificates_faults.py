@@ -241,3 +241,12 @@ def test_a_mask_that_was_misunderstood(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proof, "facts_of", without_padding)
     q, padding = torch.randn(2, 2, 9, 8), torch.ones(2, 9, dtype=torch.bool)
     assert_caught(lambda **o: compiled(attend, q, padding, **o), attend(q, padding))
+
+
+def test_a_gradient_that_is_missing() -> None:
+    """It is judged as zeros, not left out."""
+    given = torch.ones(3)
+    ours, exact, theirs = certify.filled([None, None], [given, None], [given, None])
+    assert torch.equal(ours[0] if ours[0] is not None else given, torch.zeros(3))
+    assert torch.equal(exact[0] if exact[0] is not None else -given, given)
+    assert ours[1] is exact[1] is theirs[1] is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -99,13 +100,18 @@ def test_stored_evidence_is_used_and_not_measured_again(
     assert {s.decision.basis for s in third.fused if s.decision} == {"user"}
 
 
+def unsealed(path: Path) -> str:
+    """A store as somebody who mends it by hand would leave it: without the digests of entries."""
+    return re.sub(r',\s*"sha256": "[0-9a-f]+"', "", path.read_text())
+
+
 def test_evidence_beside_another_inductor_counts_until_there_is_better(
     llama: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with simulated(monkeypatch, tmp_path, winning()):
         compiled(llama, tune="on")
     path = tmp_path / "sm_90.json"
-    path.write_text(path.read_text().replace(f'"{torch.__version__}"', '"1.13.1"'))
+    path.write_text(unsealed(path).replace(f'"{torch.__version__}"', '"1.13.1"'))
     with simulated(monkeypatch, tmp_path, losing()) as clock:
         old = compiled(llama)
         assert clock.asked == []
@@ -185,7 +191,7 @@ def test_other_kernels_and_other_gpus_are_no_evidence(
         (GPU.name, "NVIDIA H100", "it was on NVIDIA H100"),
     ):
         text = path.read_text()
-        path.write_text(text.replace(old, new))
+        path.write_text(unsealed(path).replace(old, new))
         with simulated(monkeypatch, tmp_path, winning()):
             report = compiled(llama)
         path.write_text(text)

@@ -149,6 +149,28 @@ def test_q_and_k_of_different_tables_are_not_merged() -> None:
     assert {s.call.op for s in report.sites if s.call} == {"rotary"}
 
 
+def test_q_and_k_of_two_sizes() -> None:
+    """Each with its own number of heads, in the report as well."""
+    q, k, cos, sin = TABLES
+    given = (q, k[:, :1], cos, sin)
+    (site,) = assert_like_eager(rotary_pair, *given, found={"rotary": 1}).fused
+    assert site.call is not None
+    assert [site.call.arguments[name].example_shape[1] for name in ("q", "k")] == [3, 1]
+
+
+def test_a_switch_between_q_and_k_keeps_them_apart() -> None:
+    def pair(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+        turned = q * cos + rotate_half(q) * sin
+        with torch.no_grad():
+            total = q.sum()
+        return turned, k * cos + rotate_half(k) * sin, total
+
+    def program(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+        return pair(q, k, cos.unsqueeze(1), sin.unsqueeze(1))
+
+    assert_like_eager(program, *TABLES, found={"rotary": 2})
+
+
 def test_merged_sites_keep_gradients() -> None:
     def program(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         return rotary_pair(q, k, cos, sin)

@@ -12,9 +12,11 @@ import warnings
 
 import pytest
 
+from tests import disk_faults
 from tile_backend.lowering import cubin_store
-from tile_backend.lowering.cubin_file import ELF, SUFFIX, Cubin, DamagedError, Key, pack, unpack
+from tile_backend.lowering.cubin_file import ELF, SUFFIX, Cubin, Key, pack, unpack
 from tile_backend.lowering.cubin_store import Store, StoreWarning
+from tile_backend.lowering.own_file import DamagedError
 
 KEY = Key("rms_norm", "sm_90", "0123456789abcdef" * 2)
 OTHER = dataclasses.replace(KEY, digest="f" * 32)
@@ -101,11 +103,10 @@ def test_a_damaged_or_foreign_file_is_ignored_and_replaced(store: Store, what: s
     assert store.get(KEY, VERSION) == CUBIN
 
 
-@pytest.mark.parametrize("position", range(0, len(GOOD), max(len(GOOD) // 60, 1)))
-def test_no_changed_byte_goes_unnoticed(position: int) -> None:
-    changed = GOOD[:position] + bytes([GOOD[position] ^ 0x40]) + GOOD[position + 1 :]
-    with pytest.raises(DamagedError):
-        unpack(KEY, changed)
+def test_no_flipped_bit_and_no_cut_goes_unnoticed() -> None:
+    for changed in (*disk_faults.flips(GOOD, 600), *disk_faults.cuts(GOOD, 60)):
+        with pytest.raises(DamagedError):
+            unpack(KEY, changed)
 
 
 def test_without_a_compiler_an_older_file_serves_for_a_damaged_one(store: Store) -> None:
@@ -115,15 +116,11 @@ def test_without_a_compiler_an_older_file_serves_for_a_damaged_one(store: Store)
         assert store.get(KEY, None) == CUBIN
 
 
-def refuse(*_: object, **__: object) -> None:
-    raise OSError(28, "No space left on device")
-
-
-@pytest.mark.parametrize("step", ("mkdir", "write_bytes", "replace"))
+@pytest.mark.parametrize("step", disk_faults.STEPS)
 def test_a_disk_that_refuses_costs_one_warning(
     store: Store, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pathlib.Path, step, refuse)
+    disk_faults.at(step, monkeypatch)
     with pytest.warns(StoreWarning, match=r"cannot be kept in .*No space left.*TILEGYM_KERNEL_STO"):
         assert not store.put(KEY, VERSION, CUBIN)
     with warnings.catch_warnings():
@@ -179,14 +176,14 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: pathlib.Path) -> None:
     (tmp_path / "notes.txt").write_text("not ours")
     (tmp_path / ".1.dead.tmp").write_text("left by a process that died")
     os.utime(tmp_path / ".1.dead.tmp", (0, 0))
-    (tmp_path / ".2.live.tmp").write_text("being written")
+    (tmp_path / ".2.feed.tmp").write_text("being written")
     for key in keys[4:6]:
         store.put(key, VERSION, CUBIN)
     kept = [key for key in keys if store.path(key, VERSION).exists()]
     assert kept == [keys[0], keys[4], keys[5]]
     assert sum(size for _, size, _ in store.files()) <= store.limit
     others = {path.name for path in tmp_path.iterdir() if not path.name.endswith(SUFFIX)}
-    assert others == {"notes.txt", ".2.live.tmp"}
+    assert others == {"notes.txt", ".2.feed.tmp"}
 
 
 def test_a_limit_of_nothing_keeps_nothing_on_disk(tmp_path: pathlib.Path) -> None:

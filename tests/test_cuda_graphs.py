@@ -72,7 +72,7 @@ def compiled(module: fx.GraphModule, check: Check | None = None) -> Seen:
     found = pipeline.analyse(module, OPTIONS)
     inductor_ir.install(registry.known_fusions())
     found = dataclasses.replace(found, check=check)
-    found.apply()
+    assert found.apply().ops == found.ops
     passes = {"joint_custom_post_pass": recompute.RecomputeCheapOps("graphs")}
     with asked() as seen:
         parts = inductor_stages.watched(module, inductor.captured_inputs(), passes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -118,15 +119,21 @@ def test_a_cpu_keeps_the_logits() -> None:
     )
 
 
-def test_a_failure_keeps_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graph goes to Inductor as it came, with all that it returns."""
+@pytest.mark.parametrize(("name", "warned"), (("drop_outputs", True), ("splice", False)))
+def test_a_failure_keeps_the_logits(
+    name: str, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph, or the site, goes to Inductor as it came, with all that it returns."""
 
     def fail(*_: Any) -> None:
         raise RuntimeError("injected")
 
-    monkeypatch.setattr("tile_backend.lowering.rewrite.erase", fail)
-    with without_codegen(), pytest.warns(tile_backend.errors.InternalFailure, match="injected"):
+    monkeypatch.setattr(f"tile_backend.lowering.rewrite.{name}", fail)
+    with without_codegen(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", tile_backend.errors.InternalFailure)
         found = compiled(returned_twice, DROP)(*inputs())
+    said = [w for w in caught if issubclass(w.category, tile_backend.errors.InternalFailure)]
+    assert len(said) == warned
     for ours, theirs in zip(found, returned_twice(*inputs()), strict=True):
         assert torch.equal(ours, theirs)
 

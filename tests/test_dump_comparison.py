@@ -98,8 +98,8 @@ def test_what_makes_it_doubtful_is_said(tmp_path: Path) -> None:
         ("{", "it is not JSON"),
         ("[]", "it has no schema_version, and this version reads"),
         ('{"schema_version": 99}', "it has schema_version 99, and this version reads"),
-        ('{"schema_version": 3}', "it is no report: KeyError"),
-        ('{"schema_version": 3, "title": "", "sites": [3]}', "it is no report: KeyError"),
+        ('{"schema_version": 4}', "it is no report: KeyError"),
+        ('{"schema_version": 4, "title": "", "sites": [3]}', "it is no report: KeyError"),
     ),
 )
 def test_what_is_no_dump_is_a_clear_error(content: str, cause: str, tmp_path: Path) -> None:

@@ -79,6 +79,12 @@ def test_one_of_this_torch_replaces_one_of_another_whatever_the_date() -> None:
     assert counting(Found(other, "shipped")) == [Found(other, "shipped")], "better than nothing"
 
 
+def test_ranges_that_share_one_size_meet() -> None:
+    shipped = Found(entry((64, 128), 5.0, "2026-01-02"), "shipped")
+    later = Found(entry((128, 255), 20.0, "2026-01-03"), "user")
+    assert counting(shipped, later) == [later]
+
+
 def test_entries_of_other_ways_do_not_count() -> None:
     assert counting(Found(entry((64, 127), 5.0, way="softmax"), "user")) == []
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.report_samples import FACTS, REPORT, declined, norm
 from tile_backend import errors, lock_file
-from tile_backend.expectations import enforce, fallbacks, lost_sites
+from tile_backend.expectations import FALLBACKS, enforce, fallbacks, lost_sites
 from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.options import Options
 from tile_backend.report import Report
@@ -97,9 +97,7 @@ def test_strict_off_warns_instead(lock: str) -> None:
         enforce(FEWER, options(expect=lock))
 
 
-@pytest.mark.parametrize(
-    "kind", (ReasonKind.MISSING_KERNEL, ReasonKind.MISSING_DEPENDENCY, ReasonKind.VERIFY_FAILED)
-)
+@pytest.mark.parametrize("kind", sorted(FALLBACKS))
 def test_no_fallback_raises_with_the_remark(kind: ReasonKind) -> None:
     reason = Reason(kind, "no kernel for sm_75", fix="use a newer GPU")
     report = Report("f", (declined("a.0", reason), declined("a.1", reason)), (FACTS,))

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.lint import calls, imports, portable, sizes, types
+from tests.lint import calls, imports, loading, portable, sizes, types
 from tests.lint.every_check import ALL_CHECKS, Check
 from tests.lint.source_tree import ROOT, SourceTree, checkout
 
@@ -74,6 +74,22 @@ BROKEN = (
     ),
     (calls.cuda_literals, "tests/test_x.py", 'X.to("cuda:0")', "outside a test marked"),
     (calls.cuda_literals, "tests/test_x.py", "X.cuda()", "outside a test marked"),
+    (loading.loaded_code, "lowering/gate.py", "import pickle", "what it reads can run code"),
+    (loading.loaded_code, "lowering/gate.py", "from marshal import loads", "imports marshal.loads"),
+    (loading.loaded_code, "tile_backend/a.py", "torch.load(f)", "without weights_only=True"),
+    (loading.loaded_code, "tile_backend/a.py", "torch.load(f, weights_only=w)", "without weights"),
+    (loading.loaded_code, "patterns/a.py", "sympy.sympify('D // 2')", "without strict=True"),
+    (loading.loaded_code, "patterns/a.py", "x = eval(text)", "calls eval"),
+    (loading.loaded_code, "lowering/gate.py", "np.load(f, allow_pickle=True)", "allow_pickle=True"),
+    (
+        loading.loaded_code,
+        "tile_backend/a.py",
+        "AutoConfig.from_pretrained(folder)",
+        "without trust_remote_code=False",
+    ),
+    (loading.whole_files, "lowering/gate.py", "path.write_text(x)", "whole or not"),
+    (loading.whole_files, "tile_backend/a.py", "open(path, 'wb')", "calls open"),
+    (loading.whole_files, "tile_backend/a.py", "path.open(mode='a')", "calls path.open"),
     (portable.machine_paths, "README.md", "cd /home/me/tile-backend", "/home/me is a path of one"),
     (portable.index_hosts, "README.md", "see pypi.org/project", "leave the choice to pip's"),
     (portable.index_hosts, "Makefile", "pip install --index-url x", "leave the choice to pip's"),
@@ -94,6 +110,14 @@ ALLOWED = (
     (calls.cuda_literals, "tests/test_x.py", 'pytestmark = pytest.mark.gpu\nx.to("cuda")'),
     (calls.cuda_literals, "tests/test_x.py", 'def test_a(fake_gpu):\n    x.to("cuda")'),
     (calls.cuda_literals, "tests/test_x.py", 'GPU = torch.device("cuda", 0)'),
+    (loading.loaded_code, "tile_backend/a.py", "torch.load(f, weights_only=True)"),
+    (loading.loaded_code, "tests/test_x.py", "import pickle"),
+    (loading.whole_files, "tile_backend/a.py", "path.open('rb')\nopen('wax')"),
+    (
+        loading.whole_files,
+        "tile_backend/a.py",
+        "atomic_files.write_text(p, x)\nwrite_text(p)",
+    ),
     (portable.machine_paths, "README.md", "docs/home/index.md and https://a.example/tmp/x"),
 )
 

@@ -12,7 +12,7 @@ import torch
 from cuda.tile import _compile
 
 from tests import small_kernels
-from tests.fake_compiler import FAKE_CUBIN, Tileiras
+from tests.fake_compiler import FAKE_CUBIN, HALF, WRITE, Tileiras
 from tests.small_kernels import doubled
 from tile_backend.lowering import cubin_store
 from tile_backend.lowering.kernels import compiled, kernel_source, tileiras
@@ -118,6 +118,13 @@ FAILURES = {
     "exit 0": "ended with no cubin compiling",
     "echo text > $3": "ended with no cubin compiling",
     "echo out of memory >&2; exit 137": "status 137 .*: out of memory",
+    HALF: "ended with half a cubin compiling",
+    f"{HALF}; kill -SEGV $$": r"signal 11 \(SIGSEGV\) compiling",
+    f"{WRITE}; exit 1": "ended with status 1 compiling",
+    "mkdir $3": "ended with no cubin compiling",
+    "mkfifo $3": "ended with no cubin compiling",
+    r"printf '\033[31m\377\000 red'; exit 1": r"sm_90: \\x1b\[31m\ufffd\\x00 red$",
+    "head -c 3000000 /dev/zero": "ended with no cubin compiling",
 }
 
 
@@ -132,6 +139,38 @@ def test_a_compiler_that_fails_is_an_error_in_words(fake: Tileiras, body: str) -
         assert error.value.reason.kind is ReasonKind.MISSING_KERNEL
     assert len(fake.compiles()) == 1
     assert not fake.store.exists(), "nothing is kept of a failure"
+
+
+def test_a_compiler_that_prints_garbage_and_compiles_has_compiled(fake: Tileiras) -> None:
+    fake.compiles_with(f"head -c 100000 /dev/urandom; {WRITE}")
+    assert build().image == FAKE_CUBIN
+
+
+@pytest.mark.parametrize("body", ("exec yes >&2", "exec cat /dev/zero", "exec yes > $3"))
+def test_a_compiler_that_writes_without_end_is_stopped(
+    fake: Tileiras, body: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would fill the disk long before its time is over."""
+    monkeypatch.setattr(tileiras, "LARGEST_FILE", 1 << 20)
+    fake.compiles_with(f"sleep 0.2; {body}")
+    with pytest.raises(BuildError, match=r"signal 25 \(SIGXFSZ\) compiling doubled"):
+        build()
+    fake.script(f"sleep 0.2; {body.replace('$3', '/dev/stdout')}")
+    with pytest.raises(MissingError, match=r"it ended with signal 25 \(SIGXFSZ\)"):
+        build("sm_80")
+
+
+@pytest.mark.parametrize("body", ("exit 5", "kill -SEGV $$", HALF, "echo garbage > $3"))
+def test_a_process_with_a_better_compiler_is_not_held_up_by_what_another_left(
+    fake: Tileiras, body: str
+) -> None:
+    fake.compiles_with(body)
+    with pytest.raises(BuildError):
+        build()
+    fake.compiles_with(WRITE)
+    assert build().image == FAKE_CUBIN
+    (file,) = fake.store.iterdir()
+    assert file.name.endswith(".cubin.xz")
 
 
 def alive(pid: int) -> bool:

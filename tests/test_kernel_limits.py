@@ -147,6 +147,22 @@ def test_a_head_wider_than_the_tiles_is_refused() -> None:
         plan("attention", {"q": q, "k": q, "v": q, "mask": None, "scale": 1.0}, q)
 
 
+def test_a_fill_that_counts_has_no_log_sum_exp() -> None:
+    """Its weight would be that of numbers that a backward does not see."""
+    q = meta(1, 4, 32, 64)
+    given = {"q": q, "k": q, "v": q, "mask": meta(32, 32, dtype=torch.bool), "scale": 1.0}
+    outputs = q, meta(1, 4, 32, dtype=torch.float32)
+    with pytest.raises(KernelLimit, match="whose hidden ones are -3.0 and count"):
+        plan("attention_with_lse", {**given, "fill": -3.0}, *outputs)
+
+
+def test_half_a_pair_is_refused() -> None:
+    x = meta(2, 4, 8, 64)
+    given = {"x": x, "cos": meta(8, 33), "sin": meta(8, 33), "rotary_dim": 33}
+    with pytest.raises(KernelLimit, match="33 rotated features of 64; they come in pairs"):
+        plan("rotary", given, x)
+
+
 def test_the_grid_is_checked() -> None:
     with pytest.raises(KernelLimit, match="70000 blocks on grid axis y; a launch takes 1 to 65535"):
         launch(None, (1, 70000, 1), ())

@@ -168,7 +168,9 @@ def test_a_label_that_is_no_class_is_an_error(op: str, label: int) -> None:
         given = {"logits": logits, "labels": given["labels"]}
     record = custom_op.record(op)
     for overload in (record.overload, record.interpreted):
-        with pytest.raises(RuntimeError, match="a label is not one of the 1000 classes"):
+        # Where the op cannot, its reference runs, and raises what eager raises.
+        words = "a label is not one of the 1000 classes|Target .* is out of bounds"
+        with pytest.raises((RuntimeError, IndexError), match=words):
             overload(**given)
 
 

@@ -106,6 +106,13 @@ def used_inside(hidden: Any, weight: Any, labels: Any) -> Any:
     return loss, (logits.argmax(-1) == labels).float().mean()
 
 
+def flattened_and_used(hidden: Any, weight: Any, labels: Any) -> Any:
+    """What reads them reads a view, which the loss reads as well."""
+    flat = F.linear(hidden, weight).view(-1, 50)
+    loss = F.cross_entropy(flat, labels.view(-1))
+    return loss, (flat.argmax(-1) == labels.view(-1)).float().mean()
+
+
 def temperature_that_is_learned(hidden: Any, weight: Any, labels: Any) -> Any:
     logits = F.linear(hidden, weight) * weight[0, 0]
     return F.cross_entropy(logits.view(-1, 50), labels.view(-1))
@@ -117,7 +124,7 @@ def noise_on_the_logits(hidden: Any, weight: Any, labels: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "function", (used_inside, temperature_that_is_learned, noise_on_the_logits)
+    "function", (used_inside, flattened_and_used, temperature_that_is_learned, noise_on_the_logits)
 )
 def test_what_reads_or_changes_the_logits_keeps_them(function: Any) -> None:
     """Even where they may be dropped: nobody said that a metric may."""

@@ -238,7 +238,12 @@ def empty_window(x: torch.Tensor) -> torch.Tensor:
     return (key() <= query()) & (key() > query())
 
 
-@pytest.mark.parametrize("program", (strict, past_the_last_key, empty_window))
+def window_of_nothing(x: torch.Tensor) -> torch.Tensor:
+    """The same as a window whose size is 0."""
+    return (key() <= query()) & (query() - key() < 0)
+
+
+@pytest.mark.parametrize("program", (strict, past_the_last_key, empty_window, window_of_nothing))
 def test_a_mask_that_leaves_a_query_nothing_is_not_called_safe(program: Any) -> None:
     result = found(program)
     assert not result.mask.any(-1).all()

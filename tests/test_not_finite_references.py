@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.core_material import Case, cases, spellings, title
 from tests.core_graph import tensors
+from tests.core_material import Case, cases, spellings, title
 from tile_backend.lowering.budget import unlike
 from tile_backend.lowering.custom_op import define, record
 from tile_backend.lowering.fusion import Fusion, Spelling

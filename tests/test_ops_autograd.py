@@ -81,6 +81,19 @@ def test_a_result_without_gradient_is_left_out() -> None:
     assert torch.equal(ours, theirs)
 
 
+def test_every_result_passes_its_gradient_on() -> None:
+    """Gradients of both results add up in what both are made of."""
+    x, residual = (torch.randn(2, 4, requires_grad=True) for _ in range(2))
+    reference = custom_op.record("add_rms_norm").op.reference
+
+    def both(function: Any) -> Any:
+        normed, total = function(x, residual, None, 1e-6)
+        return torch.autograd.grad(normed.pow(3).sum() + total.exp().sum(), (x, residual))
+
+    for ours, theirs in zip(both(ops.add_rms_norm), both(reference), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_one_tensor_in_two_places_gets_both_gradients() -> None:
     x = torch.randn(2, 4, requires_grad=True)
     reference = custom_op.record("silu_mul").op.reference

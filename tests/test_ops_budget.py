@@ -74,6 +74,12 @@ def test_each_output_has_its_own_budget() -> None:
     assert [output.ok for output in verdict.outputs] == [True, True, False]
 
 
+def test_a_verdict_is_of_all_outputs() -> None:
+    exact = [torch.zeros(2, dtype=torch.float64)] * 2
+    assert within_budget([torch.zeros(2), torch.zeros(2)], exact, [torch.zeros(2)] * 2)
+    assert not within_budget([torch.zeros(2), torch.ones(2)], exact, [torch.zeros(2)] * 2)
+
+
 NAN, INF = float("nan"), float("inf")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from torch._inductor import config
 
+from tests.disk_faults import STEPS, at
 from tests.test_core_identity import declared, double
 from tile_backend import pattern_cache
 from tile_backend.lowering.registry import Registry
@@ -69,16 +71,6 @@ def test_a_users_fusion_is_traced(folder: Path) -> None:
     assert seen(pattern_cache.traced(some)) == seen(Registry(some).patterns)
 
 
-@pytest.mark.parametrize("content", [b"", b"foreign", b"\x80\x05N."])
-def test_a_damaged_file_is_replaced(folder: Path, content: bytes) -> None:
-    own = seen(again())
-    (file,) = folder.iterdir()
-    whole = file.read_bytes()
-    file.write_bytes(content)
-    assert seen(again()) == own
-    assert file.read_bytes()[:64] == whole[:64]
-
-
 def test_other_code_has_another_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again()
     monkeypatch.setattr(pattern_cache, "sources", lambda: "other")
@@ -105,3 +97,16 @@ def test_a_folder_that_cannot_be_made_costs_nothing(folder: Path) -> None:
     folder.parent.mkdir(exist_ok=True)
     folder.write_text("a file is in the way")
     assert seen(again()) == seen(Registry(all_fusions()).patterns)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_full_disk_costs_nothing_but_the_file(
+    step: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at(step, monkeypatch)
+    some = all_fusions()[:1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = tuple(pattern_cache.built_in(some))
+    assert seen(found) == seen(Registry(some).patterns)
+    assert not [path for path in folder.parent.rglob("*") if path.is_file()]

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.fake_compiler import Tileiras
+from tests.fake_compiler import WRITE, Tileiras
 from tests.inductor_code import first_call
 from tests.stub_driver import Driver
 from tests.stub_launches import launched
@@ -147,7 +147,7 @@ def test_without_cuda_tile(
 def test_a_compiler_that_fails(
     out: str, tileiras: Tileiras, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tileiras.compiles_with("case $1 in *attention*) exit 5 ;; esac; printf '\\177ELF' > $3")
+    tileiras.compiles_with(f"case $1 in *attention*) exit 5 ;; esac; {WRITE}")
     code, _, err = run(capsys, "--arch", "sm_90", "--out", out)
     assert code == 1
     assert "1 kernel(s) are not in the store:\n  attention sm_90: tileiras 13.4.92 ended wi" in err

@@ -151,6 +151,17 @@ def test_machine_code_is_what_is_left_of_a_cubin_without_notes() -> None:
     assert cubin_code.machine_code(image[:200]) == image[:200]
 
 
+def test_a_cubin_says_itself_whether_it_is_whole() -> None:
+    image = planned_image(SMALL)
+    fake = FAKE_CUBIN.removesuffix(b" of a test\n")
+    assert cubin_code.is_whole(image)
+    assert cubin_code.is_whole(fake)
+    cuts = [image[:length] for length in (*range(0, len(image), 97), len(image) - 1)]
+    cuts += [fake[:length] for length in range(len(fake))]
+    assert not any(map(cubin_code.is_whole, cuts))
+    assert not cubin_code.is_whole(b"MZ" + image[2:])
+
+
 def planned_image(call: Call) -> bytes:
     first = next(iter(planned(call, {})))
     image: bytes = first.code.kernel.build(first.code).image

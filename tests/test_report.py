@@ -76,7 +76,7 @@ def test_json_follows_its_schema() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     (
-        ({"schema_version": 1}, "report.schema_version: 1 is not 3"),
+        ({"schema_version": 1}, "report.schema_version: 1 is not 4"),
         ({"sites": [{}]}, "report.sites[0]: fusion is missing"),
         ({"counts": {"a": 0}}, "report.counts.a: 0 is below 1"),
         ({"extra": 1}, "report: extra is not allowed"),

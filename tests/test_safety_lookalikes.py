@@ -177,6 +177,13 @@ def tanh_gelu_with_another_constant(x: Tensor, other: Tensor, weight: Tensor) ->
     return 0.5 * x * (1.0 + torch.tanh(inner)) * other
 
 
+@never("gelu_mul")
+def tanh_gelu_with_a_rounded_constant(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+    """0.0447 for 0.044715: another function, by more than float32 rounds."""
+    inner = 0.7978845608028654 * (x + 0.0447 * torch.pow(x, 3.0))
+    return 0.5 * x * (1.0 + torch.tanh(inner)) * other
+
+
 # --- rotary: the last dimension in two halves of 32 -----------------------------------------------
 
 
@@ -193,6 +200,14 @@ def halves_overlap(x: Tensor, other: Tensor, weight: Tensor) -> Any:
 @never("rotary")
 def halves_are_unequal(x: Tensor, other: Tensor, weight: Tensor) -> Any:
     return x * other.cos() + torch.cat((-x[:, 24:], x[:, :24]), -1) * other.sin()
+
+
+@never("rotary")
+def halves_turned_the_other_way_and_back(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+    """The second difference is turned around: no rotation."""
+    first, second = x[:, :32], x[:, 32:]
+    cos, sin = other.cos()[:, :32], other.sin()[:, :32]
+    return torch.cat((second * sin - first * cos, second * cos + first * sin), -1)
 
 
 @never("rotary")

@@ -49,6 +49,22 @@ def test_nothing_is_fused_across_the_write(program: Callable[..., Any]) -> None:
     assert not counts.keys() & {"rms_norm", "add_rms_norm", "rotary"}, counts
 
 
+def test_memory_is_given_away() -> None:
+    """What the view writes to is the memory that h had when it was squared."""
+
+    def program(x: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+        h = x * 1.5
+        view = h[:2]
+        mean = h.pow(2).mean(-1, keepdim=True)
+        view.mul_(3.0)
+        early = h * torch.rsqrt(mean + 1e-6) * weight
+        h.set_(other)
+        return early + norm(h, weight)
+
+    counts = assert_like_eager(program, *inputs()).counts
+    assert counts.get("rms_norm", 0) <= 1, "the norm behind `set_` is one, the other is not"
+
+
 # --- all of it comes after the write --------------------------------------------------------------
 
 

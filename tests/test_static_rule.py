@@ -153,6 +153,19 @@ def test_of_ways_that_are_as_good_the_one_with_fewer_ops() -> None:
     assert static_rule.judged(works, GPU).chosen == "rotary_qk+attention"
 
 
+def test_a_gain_of_a_fifth_is_clear() -> None:
+    def chosen(ours: float, largest: int = 0, of_inductor: int = 0) -> str:
+        works = {
+            INDUCTOR: Work(1, 1, 0.0, of_inductor, 10.0),
+            "softmax": Work(1, 1, 0.0, largest, ours),
+        }
+        return static_rule.judged(works, GPU).chosen
+
+    assert [chosen(ours) for ours in (7.9, 8.1, 10.0)] == ["softmax", INDUCTOR, INDUCTOR]
+    assert chosen(10.4, 0, 2**28) == "softmax", "a large value less, at about the same time"
+    assert chosen(10.6, 0, 2**28) == chosen(10.0, 0, 2**28 - 1) == INDUCTOR
+
+
 def test_a_model_that_fails_leaves_the_site_to_inductor() -> None:
     found = static_rule.unknown(ValueError("what\nelse"))
     assert found.chosen == INDUCTOR

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.disk_faults import STEPS, at, cuts, flips
 from tile_backend import pipeline
 from tile_backend.lowering import tuning_file, tuning_store
 from tile_backend.lowering.tuning_entry import Circumstances, Entry, Kind, Spread
@@ -160,6 +161,50 @@ def test_damage_costs_what_is_damaged_and_one_warning(name: str, folder: Path) -
     assert found(1024, least=1, most=20000) == [*rows, 16384]
     (kept,) = folder.glob("*.damaged")
     assert kept.read_text() == spoilt
+
+
+def content_of(text: str) -> set[str]:
+    """What counts of a text, to be compared."""
+    return {tuning_file.block(entry) for entry in tuning_file.read(text, ARCH).entries}
+
+
+def test_a_flipped_bit_or_a_cut_never_changes_a_measurement() -> None:
+    whole = tuning_file.text_of(ARCH, [entry(1024), entry(4096)]).encode()
+    known = content_of(whole.decode())
+    lost = 0
+    for changed in (*flips(whole, 600), *cuts(whole, 60)):
+        found = content_of(changed.decode("utf-8", "replace"))
+        assert found <= known
+        lost += found < known
+    assert lost > 400
+
+
+def test_an_entry_that_was_mended_by_hand_counts_without_its_digest(folder: Path) -> None:
+    tuning_store.record(ARCH, [entry(1024)])
+    path = folder / "sm_90.json"
+    changed = path.read_text().replace("2.125", "2.25")
+    path.write_text(changed)
+    with pytest.warns(tuning_store.TuningWarning, match="1 of its 1 entries"):
+        assert found(1024) == []
+    lines = [line for line in changed.splitlines() if '"sha256"' not in line]
+    path.write_text("\n".join(lines).replace('"}\n    }', '"}}').replace('"},\n    }', '"}}'))
+    assert found(1024) == [1024]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_full_disk_is_one_warning_and_leaves_what_is_there(
+    step: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning_store.record(ARCH, [entry(1024)])
+    with monkeypatch.context() as patch:
+        at(step, patch)
+        with pytest.warns(tuning_store.TuningWarning, match="No space left on device") as seen:
+            kept = [tuning_store.record(ARCH, [entry(4096)]) for _ in range(2)]
+    assert kept == [False, False]
+    assert len(seen) == 1
+    assert found(1, least=1, most=8192) == [1024]
+    assert not list(folder.glob("*.tmp"))
+    assert tuning_store.record(ARCH, [entry(4096)])
 
 
 def test_a_folder_that_cannot_be_written_is_one_warning(folder: Path) -> None:

@@ -19,15 +19,21 @@ VANISHED = (FileNotFoundError, FileExistsError)
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text to a new file beside `path` and move it there.
 
-    Missing folders are made; several processes may write the same file, or remove the folder.
+    Missing folders are made; several processes may write the same file, or remove the folder. What
+    UTF-8 has no form for, such as a byte in the path of a source file, is written as its number.
     Raises `ReportFolderError`.
     """
     for left in reversed(range(ATTEMPTS)):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, text.encode())
+            write_whole(path, text.encode(errors="backslashreplace"))
             break
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if not isinstance(error, VANISHED) or not left:
-                cause = error.strerror or str(error)
-                raise ReportFolderError(folder=str(path.parent), cause=cause) from error
+                raise refused(path.parent, error) from error
+
+
+def refused(folder: Path, error: Exception) -> ReportFolderError:
+    """The error for what a disk did, or for a path that is none; to be raised by the caller."""
+    cause = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return ReportFolderError(folder=str(folder), cause=cause)

@@ -1,11 +1,13 @@
 """The backend "tilegym": analyse Dynamo's graph, put in the ops that the gate chose, call Inductor.
 
-A failure of ours never costs the user the compile: the graph goes to Inductor as it came, with one
-warning (an error when `tilegym.strict` is not "off").
+A failure of ours never costs the user the compile. At one site it costs that site
+(lowering/failure.py); else the graph goes to Inductor as it came, with one warning (an error when
+`tilegym.strict` is not "off"), also where it is Inductor that cannot do with what we made of it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import time
@@ -17,9 +19,9 @@ from torch import fx
 
 from tile_backend import (
     bisection,
+    compile_state,
     compiler_bisector,
     dropped_logits,
-    generated_code,
     graph_listing,
     inductor,
     pipeline,
@@ -29,12 +31,29 @@ from tile_backend import (
     trust,
     weighing,
 )
-from tile_backend.errors import AlreadyCompiled, FallbackRefused, InternalFailure, PassFailed
+from tile_backend.errors import (
+    AlreadyCompiled,
+    CompileFailed,
+    FallbackRefused,
+    InternalFailure,
+    PassFailed,
+)
+from tile_backend.inductor import Inductor
 from tile_backend.inductor_alone import InductorAlone
-from tile_backend.lowering import analysis, inductor_ir, recompute, site_kernels, undo
+from tile_backend.lowering import (
+    analysis,
+    failure,
+    inductor_ir,
+    recompute,
+    site_kernels,
+    undo,
+)
 from tile_backend.lowering.analysis import Analysis
+from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.lowering.site_kernels import LaunchSite
+from tile_backend.one_graph import Retries
 from tile_backend.options import Options
+from tile_backend.report import GraphFacts
 
 LOGGER = logging.getLogger(__name__)
 
@@ -49,23 +68,18 @@ def tilegym(
 ) -> Callable[..., Any]:
     """Called by Dynamo for each graph. kwargs: torch 2.15 passes `name=`."""
     inductor.check_supported()
-    inductor.keep_told_of_resets(tilegym)
     ours, theirs = Options.parse(options, scope=scope.active(), known=registry.names)
     inductor.check_options(theirs)
-    mode, name = mode or ours.mode, kwargs.get("name")
+    plain = Inductor(mode or ours.mode, theirs, kwargs.get("name"))
+    what = "asking to be told of resets"
+    failure.instead(None, what, None, inductor.keep_told_of_resets, tilegym)
     if ours.disabled:
-        return inductor.Inductor(mode, theirs, name).compile(module, inputs)
-    passes: dict[str, Any] = {}
-    found, generated = rewritten(module, ours, inputs, InductorAlone(mode, theirs))
-    if found is not None and found.ops:
-        identity = pipeline.identity(ours)
-        passes["pre_grad_custom_pass"] = inductor.Identity(identity)
-        passes["joint_custom_post_pass"] = recompute.RecomputeCheapOps(identity)
-    with inductor_ir.written_launches() as launches:
-        compiled = inductor.Inductor(mode, theirs, name, passes, generated).compile(module, inputs)
-    if found is not None and any(site.decision == "kernel" for site in found.sites):
-        prepare(launches, ours)
-    return dropped_logits.returning(compiled, found.dropped if found is not None else ())
+        return plain.compile(module, inputs)
+    log = undo.Log(module)
+    done = rewritten(module, ours, inputs, plain, log)
+    if done is None:
+        return plain.compile(module, inputs)
+    return compiled(module, ours, inputs, plain, log, done)
 
 
 def reset() -> None:
@@ -78,40 +92,134 @@ tilegym.reset = reset  # type: ignore[attr-defined]
 compiler_bisector.register()
 
 
+@dataclasses.dataclass(frozen=True)
+class Rewritten:
+    """found: what is in the graph now. compiler: Inductor, with our passes where ops are in it.
+
+    give_up: to be told why, where the graph is compiled as it came after all.
+    """
+
+    found: Analysis
+    compiler: Inductor
+    give_up: Callable[[Reason], None]
+
+
 def rewritten(
-    module: fx.GraphModule, options: Options, inputs: Sequence[Any], compiles: InductorAlone
-) -> tuple[Analysis | None, generated_code.Receive | None]:
+    module: fx.GraphModule, options: Options, inputs: Sequence[Any], plain: Inductor, log: undo.Log
+) -> Rewritten | None:
     """Analyse and rewrite in place, then report. None after a failure, with the graph as it was.
 
-    inputs: what the graph is called with. compiles: see trust.settled. The second result is told of
-    the generated code, where a dump wants it.
+    inputs: what the graph is called with. plain: Inductor, with what the user asked of it.
     """
     started = time.perf_counter()
-    log, where = undo.Log(module), inductor.place()
-    if where.compiled_before:
-        warnings.warn(AlreadyCompiled(what=where.title), stacklevel=2)
     try:
+        where = inductor.place()
+        if where.compiled_before:
+            warnings.warn(AlreadyCompiled(what=where.title), stacklevel=2)
         log.save(analysis.bodies(module))
+        compiles = InductorAlone(plain.mode, plain.options)
         means = weighing.means(options, module, inputs, compiles)
         found = pipeline.analyse(module, options, where.prefix, compiles=True, means=means)
-        if found.ops:
-            inductor_ir.install(registry.known_fusions())
         found = bisection.limited(trust.settled(found, options, module, inputs, compiles))
         facts = pipeline.facts(module, found, inductor.break_reason(module))
-        dumped = bool(sessions.dump_folders(options, where.title))
-        before = graph_listing.Before.of(module, where.title, where.prefix) if dumped else None
-        found.apply()
-        texts = before.texts(module, found.sites) if before is not None else {}
+        wanted = bool(sessions.dump_folders(options, where.title))
+        found, texts = applied(found, module, (where.title, where.prefix) if wanted else None)
+        compiler = with_passes(plain, found, options)
+        session = sessions.of(inductor.caller(), where.title, options)
+        attempt = inductor.compile_attempt()
     except Exception as error:
         log.restore()
+        if failure.passes(error):
+            raise
         if options.strict != "off":
-            raise PassFailed(cause=describe(error), strict=options.strict) from error
-        warnings.warn(InternalFailure(cause=describe(error)), stacklevel=2)
-        return None, None
+            raise PassFailed(cause=failure.said(error), strict=options.strict) from error
+        warnings.warn(InternalFailure(cause=failure.said(error)), stacklevel=2)
+        why = failure.reason(error, "looking at the graph")
+        failure.instead(None, "reporting a failure", None, report_failure, module, options, why)
+        return None
     seconds = time.perf_counter() - started
-    session = sessions.of(inductor.caller(), where.title, options)
-    graph = session.add(inductor.compile_attempt(), found.sites, facts, seconds, texts)
-    return found, functools.partial(session.generated, graph) if before is not None else None
+    facts = dataclasses.replace(facts, failures=found.failures)
+    graph = session.add(attempt, found.sites, facts, seconds, texts)
+    if wanted:
+        told = functools.partial(session.generated, graph)
+        compiler = dataclasses.replace(compiler, generated=told)
+    return Rewritten(found, compiler, functools.partial(session.given_up, graph))
+
+
+def report_failure(module: fx.GraphModule, options: Options, why: Reason) -> None:
+    """Of a graph of which nothing is known."""
+    session = sessions.of(inductor.caller(), inductor.place().title, options)
+    facts = GraphFacts(break_reason=inductor.break_reason(module), failures=(why,))
+    session.add(inductor.compile_attempt(), (), facts, 0.0)
+
+
+def applied(
+    found: Analysis, module: fx.GraphModule, listed: tuple[str, str] | None
+) -> tuple[Analysis, dict[str, str]]:
+    """What is in the graph after the rewrite, and the texts of the graph for a dump.
+
+    listed: title and prefix, where a dump is wanted.
+    """
+    if found.ops:
+        inductor_ir.install(registry.known_fusions())
+    if listed is None:
+        return found.apply(), {}
+    what = "listing the graph"
+    with failure.noted() as notes:
+        before = failure.instead(None, what, None, graph_listing.Before.of, module, *listed)
+        found = found.apply()
+        texts = dict[str, str]()
+        if before is not None:
+            texts = failure.instead(texts, what, None, before.texts, module, found.sites)
+    return dataclasses.replace(found, failures=(*found.failures, *notes)), texts
+
+
+def with_passes(plain: Inductor, found: Analysis, options: Options) -> Inductor:
+    """The compiler of a graph with ops of ours."""
+    if not found.ops:
+        return plain
+    identity = pipeline.identity(options)
+    passes = {
+        "pre_grad_custom_pass": inductor.Identity(identity),
+        "joint_custom_post_pass": recompute.RecomputeCheapOps(identity),
+    }
+    return dataclasses.replace(plain, passes=passes, around=Retries(options.strict).around)
+
+
+def compiled(
+    module: fx.GraphModule,
+    options: Options,
+    inputs: Sequence[Any],
+    plain: Inductor,
+    log: undo.Log,
+    done: Rewritten,
+) -> Callable[..., Any]:
+    """What Inductor makes of the rewritten graph; where it fails, of the graph as it came."""
+    what = "noting the state of the compile"
+    state = failure.instead(None, what, None, compile_state.CompileState)
+    try:
+        with compile_state.dispatch_kept(), inductor_ir.written_launches() as launches:
+            result = done.compiler.compile(module, inputs)
+    except Exception as error:
+        if failure.passes(error) or not done.found.changed:
+            raise
+        LOGGER.debug("the rewritten graph cannot be compiled", exc_info=error)
+        said, cause = failure.said(error), error if options.strict != "off" else None
+    else:
+        if any(site.decision == "kernel" for site in done.found.sites):
+            prepare(launches, options)
+        return dropped_logits.returning(result, done.found.dropped)
+    if state is not None:
+        state.restore()
+    log.restore()
+    result = plain.compile(module, inputs)  # what this raises is no failure of ours
+    if options.strict != "off":
+        raise PassFailed(cause=said, strict=options.strict) from cause
+    why = f"Inductor could not compile the graph with it: {said}"
+    done.give_up(Reason(ReasonKind.INTERNAL_FAILURE, why, fix=failure.FIX))
+    fields = {"what": "the rewritten graph", "instead": "the graph is compiled as it came"}
+    warnings.warn(CompileFailed(cost="nothing in it is fused", cause=said, **fields), stacklevel=2)
+    return result
 
 
 def prepare(launches: Sequence[LaunchSite], options: Options) -> None:
@@ -119,18 +227,11 @@ def prepare(launches: Sequence[LaunchSite], options: Options) -> None:
 
     What cannot be compiled runs its reference, and warns when it does.
     """
-    try:
-        problems = site_kernels.prepare(launches)
-    except Exception as error:
+    problems = failure.tried("to compile what launches lack", None, site_kernels.prepare, launches)
+    if isinstance(problems, Reason):
         if options.strict != "off":
-            raise PassFailed(cause=describe(error), strict=options.strict) from error
-        LOGGER.warning("kernels are compiled at their first launch: %s", describe(error))
-        return
-    if problems and options.strict == "no-fallback":
+            raise PassFailed(cause=problems.text, strict=options.strict)
+        LOGGER.warning("kernels are compiled at their first launch: %s", problems)
+    elif problems and options.strict == "no-fallback":
         lines = dict.fromkeys(f"  {site.place}: {reason}" for site, reason in problems)
         raise FallbackRefused(count=len(problems), remarks="\n".join(lines))
-
-
-def describe(error: Exception) -> str:
-    """Class and message of an error."""
-    return f"{type(error).__name__}: {error}"

@@ -101,8 +101,7 @@ def counted(kernels: str | None, step: Step, module: fx.GraphModule) -> CodeCoun
 
 def rewritten(module: fx.GraphModule, options: Options) -> int:
     """Put the ops in; how many sites there are."""
-    found = pipeline.analyse(module, options)
-    found.apply()
+    found = pipeline.analyse(module, options).apply()
     return sum(site.status == "fused" for site in found.sites)
 
 

@@ -6,12 +6,13 @@
         replay.py      compares what was saved, runs the op again on the same inputs, and compares
 
 Of each site the first one is saved, forward and backward apart; the folder of an earlier process is
-written over.
+written over. The tensors are read back as data that can hold no code, and only if they are those
+that the script was written with; the script itself is a program like any other.
 """
 
 from __future__ import annotations
 
-import re
+import hashlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,23 @@ from typing import Any
 import torch
 
 from tile_backend.atomic_files import write_text
-from tile_backend.errors import ReportFolderError, ResultDiverged, ResultRefused
+from tile_backend.errors import (
+    CannotReplay,
+    ReportFolderError,
+    ResultDiverged,
+    ResultRefused,
+    ResultUnchecked,
+)
+from tile_backend.file_names import safe
+from tile_backend.lowering.atomic_write import replaced
 from tile_backend.lowering.budget import Verdict, within_budget
 from tile_backend.lowering.check_request import Request
+from tile_backend.lowering.python_text import docstring
 from tile_backend.lowering.run_time_check import Divergence, called, references, run
 
 USUAL = "tilegym-report"
 """The folder, where tilegym.report_dir names none."""
+TENSORS = "tensors.pt"
 SCRIPT = '''"""{op} ({part}) at {site} was outside its error budget.
 
 Run this where tile-backend is installed; a fusion of your own must be registered before. It
@@ -40,11 +51,12 @@ from pathlib import Path
 from tile_backend.divergence import replay
 
 if __name__ == "__main__":
-    print(replay(Path(__file__).parent))
+    print(replay(Path(__file__).parent, sha256="{sha256}"))
 '''
 
 _saved: dict[tuple[str, str, str, str], str] = {}
 """(folder, site, op, part) -> where it was saved, or why it could not be."""
+_unchecked: set[tuple[str, str, str, str]] = set()
 
 
 def report(found: Divergence) -> None:
@@ -66,6 +78,15 @@ def report(found: Divergence) -> None:
         warnings.warn(ResultDiverged(where=check.site, **fields), stacklevel=2)
 
 
+def unchecked(request: Request, why: str) -> None:
+    """A check could not be made; said once for each site."""
+    key = request.check.folder, request.check.site, request.op, request.part
+    if key not in _unchecked:
+        _unchecked.add(key)
+        fields = {"op": request.op, "part": request.part, "cause": why}
+        warnings.warn(ResultUnchecked(where=request.check.site, **fields), stacklevel=2)
+
+
 def figures(request: Request, verdict: Verdict) -> str:
     """What is over its budget, and by how much."""
     names = [f"gradient of {name}" for name in request.gradients]
@@ -77,18 +98,27 @@ def figures(request: Request, verdict: Verdict) -> str:
 def saved(found: Divergence) -> str:
     """Write the files; a sentence that says where they are, or why there are none."""
     request = found.request
-    site = re.sub(r"[^\w.-]+", "_", request.check.site) or "root"
-    name = f"{request.op}_{request.part}__{site}"[:150]
+    site = request.check.site.strip() or "root"
+    name = safe(f"{request.op}_{request.part}__{site}", distinct=True)
     folder = Path(request.check.folder or USUAL) / "diverged" / name
-    where = {"op": f"torch.ops.tilegym.{request.op}", "part": request.part}
+    op = f"torch.ops.tilegym.{request.op}"
     said = figures(request, found.verdict)
     try:
-        write_text(folder / "figures.txt", f"{request.check.site}\n{where['op']}\n{said}\n")
-        write_text(folder / "replay.py", SCRIPT.format(**where, site=request.check.site))
-        torch.save(content(found), folder / "tensors.pt")
-    except (OSError, RuntimeError, ReportFolderError) as error:
+        write_text(folder / "figures.txt", f"{request.check.site}\n{op}\n{said}\n")
+        with replaced(folder / TENSORS) as file:
+            torch.save(content(found), file)
+        digest = sha256(folder / TENSORS)
+        script = SCRIPT.format(op=op, part=request.part, site=docstring(site), sha256=digest)
+        write_text(folder / "replay.py", script)
+    except (OSError, RuntimeError, ValueError, ReportFolderError) as error:
         return f"Its inputs could not be saved: {error}"
     return f"Its inputs are saved: run {folder / 'replay.py'}"
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content(found: Divergence) -> dict[str, Any]:
@@ -103,16 +133,22 @@ def content(found: Divergence) -> dict[str, Any]:
     }
 
 
-def replay(folder: Path) -> str:
-    """What replay.py prints. Raises AssertionError where the op is outside its budget again."""
+def replay(folder: Path, sha256: str = "") -> str:
+    """What replay.py prints. sha256: of the file of tensors; "" for whatever is there.
+
+    Raises AssertionError where the op is outside its budget again, or CannotReplay.
+    """
     from tile_backend import registry
     from tile_backend.lowering import custom_op
 
     custom_op.define(registry.known_fusions())
-    here = None if torch.cuda.is_available() else "cpu"
-    known = torch.load(folder / "tensors.pt", weights_only=True, map_location=here)
-    request = Request.of(known["request"])
-    op, arguments, cotangents = called(request, known["given"])
+    known = loaded(folder / TENSORS, sha256)
+    try:
+        request = Request.of(known["request"])
+        op, arguments, cotangents = called(request, known["given"])
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        cause = f"it asks for no op that is known ({type(error).__name__}: {error})"
+        raise CannotReplay(path=str(folder / TENSORS), cause=cause) from error
     expected, exact = references(request, op, arguments, cotangents)
     then = within_budget(known["results"], exact, expected)
     now = within_budget(run(request, arguments, cotangents), exact, expected)
@@ -120,3 +156,20 @@ def replay(folder: Path) -> str:
     if not now:
         raise AssertionError(text)
     return text
+
+
+def loaded(path: Path, digest: str) -> dict[str, Any]:
+    """What `content` was. Raises CannotReplay."""
+    here = None if torch.cuda.is_available() else "cpu"
+    try:
+        if digest and sha256(path) != digest:
+            raise CannotReplay(path=str(path), cause="it is not the file that was written")
+        known: dict[str, Any] = torch.load(path, weights_only=True, map_location=here)
+    except CannotReplay:
+        raise
+    except OSError as error:
+        raise CannotReplay(path=str(path), cause=error.strerror or str(error)) from error
+    except Exception as error:  # torch does not say what it raises for which damage
+        cause = f"it is damaged ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+        raise CannotReplay(path=str(path), cause=cause) from error
+    return known

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tile_backend import dump_sites, kernel_text, report_text
 from tile_backend.graph_files import links, note
+from tile_backend.lowering import failure, provenance
 from tile_backend.page_template import rendered
 from tile_backend.report_json import identities
 from tile_backend.rewrite_entry import titles
@@ -32,6 +33,13 @@ def page(report: Report, entries: Sequence[RewriteEntry], repros: frozenset[str]
     """The page; `repros` are the names of the entries that have a repro.py."""
     anchors = dict(zip(map(id, report.sites), map(anchor, identities(report)), strict=True))
     sources = kernel_sources(report)
+
+    def shown(entry: RewriteEntry) -> dict[str, Any]:
+        return entry_object(entry, entry.name in repros, anchors, sources)
+
+    with failure.noted() as notes:
+        what = "showing the entry"
+        objects = [failure.instead(None, f"{what} {e.name}", None, shown, e) for e in entries]
     return rendered(
         "dump_page.html",
         ("page_style.css", "dump_page.css"),
@@ -40,20 +48,20 @@ def page(report: Report, entries: Sequence[RewriteEntry], repros: frozenset[str]
         version=VERSION,
         text=report.to_text(),
         kernels=sources,
-        entries=[entry_object(entry, entry.name in repros, anchors, sources) for entry in entries],
+        entries=[found for found in objects if found is not None],
         layers=dump_sites.by_layer(report, entries, anchors),
         graphs=[graph_object(report, index) for index in range(len(report.graphs))],
-        **head(report),
+        **head(report, [str(why) for why in notes]),
     )
 
 
 def anchor(identity: str) -> str:
     """The id of a site's place on the page: "site:0/rms_norm@model.norm"."""
-    return f"site:{identity}"
+    return f"site:{provenance.encodable(identity)}"
 
 
-def head(report: Report) -> dict[str, Any]:
-    """What is said of all of it."""
+def head(report: Report, missing: Sequence[str] = ()) -> dict[str, Any]:
+    """What is said of all of it. missing: what could not be shown, and why."""
     statuses = [
         (status, label, len(report.having(status)))  # type: ignore[arg-type]
         for status, label in report_text.LABELS.items()
@@ -64,6 +72,9 @@ def head(report: Report) -> dict[str, Any]:
         for i, graph in enumerate(report.graphs)
         if graph.break_reason
     ]
+    for i, graph in enumerate(report.graphs):
+        notices += [f"graph {i}: {text}" for text in report_text.failures(graph)]
+    notices += missing
     if not report.complete:
         notices.append(f"incomplete: {report.stopped}")
     return {

@@ -19,6 +19,8 @@ class Message(Exception):
     """A template and the fields that fill it; the common part of errors and warnings."""
 
     template: ClassVar[str] = "{text}"
+    deliberate: ClassVar[bool] = True
+    """Raised for the user, so that nothing of ours takes it for a failure (lowering/failure.py)."""
     fields: dict[str, object]
 
     def __init__(self, *, where: str = "", **fields: object) -> None:
@@ -147,6 +149,15 @@ class DumpError(TileBackendError):
     template = (
         "cannot read {path!r} as a dump: {cause}. Write one with"
         " `python -m tile_backend explain TARGET --save FOLDER`, or report.save(folder)."
+    )
+
+
+class CannotReplay(TileBackendError):
+    """What was saved of a result outside its budget cannot be read."""
+
+    template = (
+        "cannot replay {path!r}: {cause}. It is written, with its replay.py, where a result is "
+        "outside its budget under tilegym.verify='always': save it again."
     )
 
 
@@ -283,10 +294,41 @@ class InternalFailure(TileBackendWarning):
     )
 
 
+class CompileFailed(InternalFailure):
+    """Inductor could not compile what we made of a graph; something else runs, and is right."""
+
+    template = (
+        "Inductor could not compile {what}, so {instead}: it is correct, but {cost}. "
+        f"Cause: {{cause}}. Please report it to {ISSUES} with the output of `python -m "
+        "tile_backend doctor`; tilegym.strict='expect' turns this into an error."
+    )
+
+
+class ReportIncomplete(TileBackendWarning):
+    """A failure of our own in what is said of a compile, not in what is compiled."""
+
+    template = (
+        "the report of this compile lacks something; the compiled program is not affected. "
+        f"Cause: {{cause}}. Please report it to {ISSUES}."
+    )
+
+
+class ReportNotSaved(TileBackendWarning):
+    """The report could not be written, or made: the compiled program is not affected."""
+
+    template = (
+        "the report of {title} is not saved; the compiled program is not affected "
+        "(tilegym.strict='expect' turns this into an error). Cause: {cause}"
+    )
+
+
 class DumpNotCompleted(TileBackendWarning):
     """Generated code that came after the dump and could not be added to it."""
 
-    template = "the dump lacks code that Inductor has generated. Cause: {cause}"
+    template = (
+        "the dump lacks code that Inductor has generated; the compiled program is not affected "
+        "(tilegym.strict='expect' turns this into an error). Cause: {cause}"
+    )
 
 
 class ExpectationMissed(TileBackendWarning):
@@ -324,6 +366,15 @@ class ResultDiverged(TileBackendWarning):
         "torch.ops.tilegym.{op} ({part}) is outside its error budget: {figures}. What the op's "
         "reference gives is used in its place, here and from now on. {saved}. Leave the site out "
         f"with tilegym.exclude, and please report it to {ISSUES}."
+    )
+
+
+class ResultUnchecked(TileBackendWarning):
+    """A check of tilegym.verify="always" that could not be made: the first of a site."""
+
+    template = (
+        "torch.ops.tilegym.{op} ({part}) could not be checked, and its results are used as they "
+        "are. Cause: {cause}. tilegym.strict='expect' turns this into an error."
     )
 
 

@@ -18,7 +18,7 @@ from tile_backend.folding import fold_to_text
 from tile_backend.lowering.reason import ReasonKind
 from tile_backend.remark_filter import RemarkFilter
 from tile_backend.remarks import remarks
-from tile_backend.report_text import sentence
+from tile_backend.report_text import failures, sentence
 
 if TYPE_CHECKING:
     from tile_backend.lowering.site import Site
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from tile_backend.report import Report
 
 FALLBACKS = frozenset(
-    (ReasonKind.MISSING_KERNEL, ReasonKind.MISSING_DEPENDENCY, ReasonKind.VERIFY_FAILED)
+    (
+        ReasonKind.MISSING_KERNEL,
+        ReasonKind.MISSING_DEPENDENCY,
+        ReasonKind.VERIFY_FAILED,
+        ReasonKind.INTERNAL_FAILURE,
+    )
 )
 """Why a declined site that should run a kernel does not; a choice of the gate is no fallback."""
 
@@ -117,10 +122,14 @@ def enforce(report: Report, options: Options) -> None:
 
 
 def refuse_fallbacks(report: Report) -> None:
-    """Raise `FallbackRefused` with the remarks of the sites at fault, if there are any."""
+    """Raise `FallbackRefused` with the remarks of the sites at fault, if there are any.
+
+    A failure of ours counts as well: nobody knows which sites it has cost.
+    """
     sites = fallbacks(report)
-    if sites:
+    failed = [f"  analysis: {text}" for facts in report.graphs for text in failures(facts)]
+    if sites or failed:
         only = dataclasses.replace(report, sites=tuple(sites), graphs=(), complete=True)
         every = RemarkFilter.parse(",".join(("fused", "declined", "near-miss")))
-        text = "\n".join(f"  {remark}" for remark in remarks(only, every))
-        raise FallbackRefused(count=len(sites), remarks=text)
+        lines = [f"  {remark}" for remark in remarks(only, every)] + failed
+        raise FallbackRefused(count=len(sites) + len(failed), remarks="\n".join(lines))

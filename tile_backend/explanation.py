@@ -7,13 +7,14 @@ untouched.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from tile_backend import inductor, registry, scope
-from tile_backend.errors import AlreadyCompiled, InternalFailure
+from tile_backend.errors import AlreadyCompiled, InternalFailure, PassFailed
 from tile_backend.options import Options
 from tile_backend.report import GraphFacts, Report
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from torch import fx
 
     from tile_backend.lowering.analysis import Analysis
+    from tile_backend.lowering.reason import Reason
+    from tile_backend.lowering.site import Site
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 
 
 def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
@@ -46,31 +52,54 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
 
 def looked_at(
     options: Options, title: str, module: fx.GraphModule
-) -> tuple[Analysis, GraphFacts, dict[str, str]]:
+) -> tuple[tuple[Site, ...], GraphFacts, dict[str, str]]:
     """What is found in the captured graph, which is rewritten here: nobody else has it."""
     from tile_backend import graph_listing, pipeline
+    from tile_backend.lowering.reason import Reason
+
+    break_reason = inductor.break_reason(module)
+    found = tried(options, pipeline.analyse, module, options)
+    if isinstance(found, Reason):
+        return (), GraphFacts(break_reason=break_reason, failures=(found,)), {}
+    facts = pipeline.facts(module, found, break_reason)
+    before = tried(options, graph_listing.Before.of, module, title)
+    done = tried(options, rewritten, found)
+    if isinstance(done, Reason):  # a compile says the same, and goes on without the rewrite
+        return found.sites, dataclasses.replace(facts, failures=(*found.failures, done)), {}
+    facts = dataclasses.replace(facts, failures=done.failures)
+    texts = {} if isinstance(before, Reason) else tried(options, before.texts, module, done.sites)
+    return done.sites, facts, {} if isinstance(texts, Reason) else texts
+
+
+def rewritten(found: Analysis) -> Analysis:
+    """What is in the graph then."""
     from tile_backend.lowering import custom_op
 
-    found = pipeline.analyse(module, options)
-    facts = pipeline.facts(module, found, inductor.break_reason(module))
-    before = graph_listing.Before.of(module, title)
-    try:
-        if found.ops:
-            custom_op.define(registry.known_fusions())
-        found.apply()
-        return found, facts, before.texts(module, found.sites)
-    except Exception as error:  # noqa: BLE001 - said, and costs nothing but the texts
-        # A compile will say the same, and go on without the rewrite.
-        warnings.warn(InternalFailure(cause=f"{type(error).__name__}: {error}"), stacklevel=2)
-        return found, facts, {}
+    if found.ops:
+        custom_op.define_each(registry.known_fusions())
+    return found.apply()
+
+
+def tried(
+    options: Options, step: Callable[Given, Found], *args: Given.args, **kwargs: Given.kwargs
+) -> Found | Reason:
+    """What the step gives. A failure is said, and raised under a strict mode, as in a compile."""
+    from tile_backend.lowering import failure
+    from tile_backend.lowering.reason import Reason
+
+    found = failure.tried("looking at the graph", None, step, *args, **kwargs)
+    if isinstance(found, Reason):
+        if options.strict != "off":
+            raise PassFailed(cause=found.text, strict=options.strict)
+        warnings.warn(InternalFailure(cause=found.text), stacklevel=2)
+    return found
 
 
 def report_of(captured: inductor.Capture, title: str, options: Options) -> Report:
     """The report of one captured graph, ended where Dynamo would have run real code."""
     report = Report(title)
     if captured.visited is not None:
-        found, facts, texts = captured.visited
-        report = report.extended(found.sites, facts, texts)
+        report = report.extended(*captured.visited)
     if captured.break_reason:
         report = report.ended(captured.break_reason)
     options.warn_unmatched_globs(site.module for site in report.sites)

@@ -7,16 +7,21 @@ Consecutive numbers become a range, `{0..31}`; others are listed, `{0,31}` or `{
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Sequence
 
 BRACES = re.compile(r"\{([0-9.,]+)\}")
+LONGEST_NUMBER = 18
+"""Digits."""
+MOST_PATHS = 1_000_000
+"""That one folded path may stand for."""
 
 
 def natural(path: str) -> tuple[tuple[int, int, str], ...]:
     """A sort key under which layer 2 comes before layer 10."""
     parts = re.split(r"[.{},]+", path)
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts)
+    return tuple((0, int(part), "") if is_short(part) else (1, 0, part) for part in parts)
 
 
 def ranges(numbers: Sequence[int]) -> str:
@@ -32,7 +37,12 @@ def ranges(numbers: Sequence[int]) -> str:
 
 def is_number(part: str) -> bool:
     """True for a component that folding may rebuild from its value: "7", not "07"."""
-    return part.isdecimal() and str(int(part)) == part
+    return is_short(part) and str(int(part)) == part
+
+
+def is_short(part: str) -> bool:
+    """Whether it is digits, and no more of them than a number of layers has."""
+    return part.isdecimal() and len(part) <= LONGEST_NUMBER
 
 
 def merge_position(paths: Iterable[tuple[str, ...]], position: int) -> list[tuple[str, ...]]:
@@ -68,6 +78,8 @@ def unfold(folded: str) -> list[str]:
     """Every path that a folded one stands for. Raises ValueError where a range has no end."""
     pieces = BRACES.split(folded)
     choices = [numbers(piece) if i % 2 else [piece] for i, piece in enumerate(pieces)]
+    if math.prod(map(len, choices)) > MOST_PATHS:
+        raise ValueError(f"it stands for more than {MOST_PATHS} modules")
     return ["".join(choice) for choice in itertools.product(*choices)]
 
 
@@ -76,7 +88,8 @@ def numbers(text: str) -> list[str]:
     found: list[str] = []
     for part in text.split(","):
         first, dots, last = part.partition("..")
-        found.extend(str(n) for n in range(int(first), int(last if dots else first) + 1))
+        span = range(int(first), int(last if dots else first) + 1)
+        found.extend(map(str, span[: MOST_PATHS + 1]))
     return found
 
 

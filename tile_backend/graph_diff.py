@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tile_backend import graph_files
-from tile_backend.atomic_files import write_text
+from tile_backend.atomic_files import refused, write_text
 from tile_backend.dump_page import page
-from tile_backend.errors import ReportFolderError
+from tile_backend.lowering import failure
+from tile_backend.lowering.atomic_write import remove_abandoned
+from tile_backend.lowering.reason import Reason
 from tile_backend.repro_script import script
 from tile_backend.rewrite_entry import RewriteEntry, entries
 
@@ -47,28 +49,41 @@ def save(report: Report, folder: Path) -> Path:
 
 def text(report: Report) -> str:
     """The diffs of all rewrites, one after the other."""
-    return "\n".join(entry.diff() for entry in entries(report))
+    return "\n".join(map(diff_of, entries(report)))
+
+
+def diff_of(entry: RewriteEntry) -> str:
+    """Its diff; where that cannot be written, why."""
+    diff = failure.tried(f"writing the entry {entry.name}", None, entry.diff)
+    return f"{diff}\n" if isinstance(diff, Reason) else diff
 
 
 def save_entry(entry: RewriteEntry, folder: Path) -> bool:
     """Write one entry; True if it has a repro."""
-    write_text(folder / "diff.txt", entry.diff())
-    repro = script(entry)
+    write_text(folder / "diff.txt", diff_of(entry))
+    repro = failure.instead(None, f"writing the repro of {entry.name}", None, script, entry)
     if repro is not None:
         write_text(folder / "repro.py", repro)
     return repro is not None
 
 
 def remove_stale(folder: Path, current: set[str]) -> None:
-    """Remove entries of an earlier dump, and only what such an entry holds."""
+    """Remove entries of an earlier dump, and only what such an entry holds.
+
+    Temporary files of processes that were killed go as well.
+    """
     try:
+        remove_abandoned(folder)
         for old in list(folder.iterdir()) if folder.is_dir() else ():
-            if old.name not in current and ENTRY_FOLDER.fullmatch(old.name) and old.is_dir():
+            if not ENTRY_FOLDER.fullmatch(old.name) or not old.is_dir():
+                continue
+            remove_abandoned(old)
+            if old.name not in current:
                 # Another process that writes the same dump may have been faster.
                 with contextlib.suppress(FileNotFoundError):
                     remove_entry(old)
-    except OSError as error:
-        raise ReportFolderError(folder=str(folder), cause=error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:
+        raise refused(folder, error) from error
 
 
 def remove_entry(folder: Path) -> None:

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tile_backend.atomic_files import write_text
-from tile_backend.errors import ReportFolderError
+from tile_backend.atomic_files import refused, write_text
+from tile_backend.lowering.atomic_write import remove_abandoned
 
 if TYPE_CHECKING:
     from tile_backend.report import Report
@@ -53,14 +53,15 @@ def save(report: Report, folder: Path) -> None:
 def remove_stale(folder: Path, current: frozenset[str]) -> None:
     """Remove what only an earlier dump had. Raises ReportFolderError."""
     try:
+        remove_abandoned(folder)
         for old in list(folder.iterdir()) if folder.is_dir() else ():
             ours = NAME.fullmatch(old.name) or old.name == NOT_KEPT_FILE
             if ours and old.name not in current:
                 # Another process that writes the same dump may have been faster.
                 with contextlib.suppress(FileNotFoundError):
                     old.unlink()
-    except OSError as error:
-        raise ReportFolderError(folder=str(folder), cause=error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:
+        raise refused(folder, error) from error
 
 
 def links(report: Report, index: int) -> list[tuple[str, str]]:

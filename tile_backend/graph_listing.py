@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from tile_backend.lowering import listing
+from tile_backend.lowering import listing, python_text
 
 if TYPE_CHECKING:
     from torch import fx
@@ -52,7 +52,8 @@ class Before:
     def text(self, rows: list[Row], marked: listing.Marks, words: tuple[str, str]) -> str:
         when, mark = words
         ops = sum(bool(row.source) for row in rows)
-        head = HEAD.format(title=self.title, when=when, mark=mark, ops=ops).rstrip()
+        title = python_text.docstring(self.title)
+        head = HEAD.format(title=title, when=when, mark=mark, ops=ops).rstrip()
         return listing.text(self.title, head, rows, marked)
 
 

@@ -69,6 +69,7 @@ class Inductor:
 
     passes: config name of a hook -> our pass, chained after what the user has there.
     generated: told of the generated code, if anybody wants it.
+    around: put around what compiles each of the graphs, forward and backward.
     """
 
     mode: str | None
@@ -76,6 +77,7 @@ class Inductor:
     name: str | None = None
     passes: Mapping[str, CustomGraphPass] = dataclasses.field(default_factory=dict)
     generated: generated_code.Receive | None = None
+    around: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
 
     def compile(self, module: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
         """Raises what Inductor raises: an unknown option, a wrong type, a failed compile."""
@@ -85,6 +87,8 @@ class Inductor:
             patches[hook] = chained(patches.get(hook, getattr(config, hook)), ours)
         extra: dict[str, Any] = {"compile_region_name": self.name} if self.name else {}
         inner = _inner_compile[-1]
+        if self.around is not None:
+            inner = self.around(inner or compile_fx.compile_fx_inner)
         if self.generated is not None:
             inner = generated_code.inner_compile(self.generated, inner)
         if inner is not None:

@@ -68,7 +68,7 @@ def load(path: str | Path) -> dict[str, dict[str, int]]:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise refused(path, error.strerror or str(error)) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise refused(path, f"it is not JSON ({error})") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:

@@ -115,7 +115,7 @@ def decode(name: str, text: str, flag: bool) -> Any:
     if text.lstrip().startswith(("[", "{")):
         try:
             return json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise bad(name, text, f"valid JSON for a list or a dict ({error})") from error
     return text
 

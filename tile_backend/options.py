@@ -61,8 +61,9 @@ class Options:
         "off",
         option_values.word("off", "expect", "no-fallback"),
         '`"off"`, `"expect"`, `"no-fallback"`',
-        "what raises: nothing; a site missing from `expect`, or a failure of our passes; also a "
-        "site whose kernel cannot run, or that lacks the certificate that `verify` asks for",
+        "what raises: nothing; a site missing from `expect`, or a failure of a whole pass or of a "
+        "report; also a site whose kernel cannot run, that lacks the certificate that `verify` "
+        "asks for, or at which something of ours failed",
         affects_code=False,
     )
     expect: str | tuple[tuple[str, int], ...] | None = option(

@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from tile_backend import machine, registry
-from tile_backend.lowering import analysis, gate, input_names, tuning_store
+from tile_backend.lowering import analysis, failure, gate, input_names, tuning_store
 from tile_backend.lowering import device as gpus
 from tile_backend.lowering.choice import Means, settings_of
 from tile_backend.lowering.fusion import Fusion
@@ -37,7 +37,7 @@ def analyse(
     prefix: module path of the graph's function, where that is not the compiled callable's own.
     compiles: the kernels that will be launched are compiled, where their store lacks them.
     """
-    input_names.note(module, prefix)
+    failure.instead(None, "naming the inputs", None, input_names.note, module, prefix)
     wanted = tuple(
         fusion
         for fusion in registry.known_fusions()
@@ -78,6 +78,7 @@ def facts(module: fx.GraphModule, found: analysis.Analysis, break_reason: str) -
         break_reason=break_reason,
         anchored=found.anchored,
         unclaimed=found.unclaimed,
+        failures=found.failures,
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tile_backend.lowering.site import WEIGHED
 from tile_backend.remark_filter import RemarkFilter
-from tile_backend.report_text import sentence, summary
+from tile_backend.report_text import failures, sentence, summary
 from tile_backend.site_group import by_remark
 
 if TYPE_CHECKING:
@@ -72,11 +72,16 @@ def weighed(site: Site) -> str:
 
 
 def analysis(report: Report) -> list[Remark]:
-    """What is not about one site: why graphs ended, and fusions of which only anchors were seen."""
+    """What is not about one site: why graphs ended, failures, fusions with nothing but anchors."""
     found = [
         Remark("analysis", "", f"graph {index}", "", f"ended early: {facts.break_reason}")
         for index, facts in enumerate(report.graphs)
         if facts.break_reason
+    ]
+    found += [
+        Remark("analysis", "", f"graph {index}", "", text)
+        for index, facts in enumerate(report.graphs)
+        for text in failures(facts)
     ]
     if not report.complete:
         found.append(Remark("analysis", "", "", "", f"capture stopped: {report.stopped}"))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from tile_backend import graph_diff, report_json, report_text
 
 if TYPE_CHECKING:
+    from tile_backend.lowering.reason import Reason
     from tile_backend.lowering.site import Site, Status
 
 __all__ = ["GraphFacts", "Report"]
@@ -31,6 +32,7 @@ class GraphFacts:
     break_reason: why Dynamo ended it early, with file and line, or "".
     anchored:     fusions whose anchor ops occur, found or not.
     unclaimed:    those of which an anchor is part of no site, not even of a near miss.
+    failures:     of ours, where no site has them for its reason; what they were about was left out.
     """
 
     dtypes: tuple[str, ...] = ()
@@ -39,6 +41,7 @@ class GraphFacts:
     break_reason: str = ""
     anchored: tuple[str, ...] = ()
     unclaimed: tuple[str, ...] = ()
+    failures: tuple[Reason, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tile_backend.lowering.site import OpCall, Site
     from tile_backend.report import GraphFacts, Report
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def dumps(report: Report) -> str:
@@ -59,7 +59,8 @@ def identities(report: Report) -> list[str]:
 
 def graph_object(index: int, facts: GraphFacts) -> dict[str, Any]:
     """One graph."""
-    return {"index": index, **{k: plain(v) for k, v in dataclasses.asdict(facts).items()}}
+    known = {k: plain(v) for k, v in dataclasses.asdict(facts).items()}
+    return {"index": index, **known, "failures": [reason_object(why) for why in facts.failures]}
 
 
 def site_object(site: Site) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tile_backend.site_group import SiteGroup, by_remark
 
 if TYPE_CHECKING:
     from tile_backend.lowering.site import Decision, Site
-    from tile_backend.report import Report
+    from tile_backend.report import GraphFacts, Report
 
 SCREEN = {"fused": 14, "declined": 8, "near-miss": 8}
 """How many lines each status gets before the rest is only counted."""
@@ -37,6 +37,7 @@ def render(report: Report) -> str:
     lines += [
         f"graph {i} ended: {g.break_reason}" for i, g in enumerate(report.graphs) if g.break_reason
     ]
+    lines += [f"graph {i}: {why}" for i, g in enumerate(report.graphs) for why in failures(g)]
     if not report.complete:
         lines.append(f"incomplete  {report.stopped}")
     return "\n".join(line.rstrip() for line in lines)
@@ -100,6 +101,11 @@ def sentence(site: Site) -> str:
     parts = (said, why.text if why else "", str(site.certificate) if lacks else "")
     text = "; ".join(part for part in parts if part)
     return f"{text}. fix: {why.fix}" if why and why.fix else text
+
+
+def failures(facts: GraphFacts) -> list[str]:
+    """Of ours, as sentences."""
+    return [f"{why.text}. fix: {why.fix}" if why.fix else why.text for why in facts.failures]
 
 
 def decision_lines(fused: Iterable[Site]) -> list[str]:

@@ -6,10 +6,10 @@ give their original ops as a function to edit; one that was declined with its op
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING
 
+from tile_backend.lowering.python_text import comment, docstring, quoted
 from tile_backend.lowering.site import TensorSpec
 
 if TYPE_CHECKING:
@@ -81,12 +81,12 @@ if __name__ == "__main__":
 def script(entry: RewriteEntry) -> str | None:
     """For the entry's first site; None where neither its op nor its ops are known."""
     site = entry.group.first
-    title = quotable(entry.title)
+    title = docstring(entry.title)
     if site.status != "fused" and site.snippet is not None:
         return original(site, site.snippet, title)
     if site.call is None:
         return None
-    source = site.source or "unknown"
+    source = docstring(site.source or "unknown")
     return OP.format(
         title=title, op=site.call.op, status=site.status, source=source, case=case(site, site.call)
     )
@@ -105,7 +105,8 @@ def original(site: Site, snippet: Snippet, title: str) -> str:
     """The ops, and the op that they almost are, where it is known."""
     widest = max(len(text) for text, _ in snippet.statements)
     lines = [
-        f"    {text.ljust(widest)}  # {where}".rstrip(" #") for text, where in snippet.statements
+        f"    {text.ljust(widest)}  # {comment(where)}".rstrip(" #")
+        for text, where in snippet.statements
     ]
     imports = ["from tile_backend.original_ops import Original"]
     if site.call or any(isinstance(given, TensorSpec) for given in snippet.inputs.values()):
@@ -115,8 +116,8 @@ def original(site: Site, snippet: Snippet, title: str) -> str:
     return ORIGINAL.format(
         title=title,
         status=site.status,
-        source=site.source or "an unknown line",
-        why=quotable(site.reason.text if site.reason else ""),
+        source=docstring(site.source or "an unknown line"),
+        why=docstring(site.reason.text if site.reason else ""),
         op=called,
         operator="import operator\n\n" if any("operator." in text for text in lines) else "",
         imports="\n".join(imports) + "\n",
@@ -127,11 +128,6 @@ def original(site: Site, snippet: Snippet, title: str) -> str:
         case=f"\n{case(site, site.call)}" if site.call else "",
         run_case="    print(CASE.run())\n" if site.call else "",
     )
-
-
-def quotable(text: str) -> str:
-    """Fit for a docstring."""
-    return text.replace("\\", "/").replace('"', "'")
 
 
 def assignments(arguments: Mapping[str, object]) -> str:
@@ -148,4 +144,4 @@ def literal(value: object) -> str:
         return f"tensor({', '.join(map(literal, layout))})"
     if isinstance(value, float) and not math.isfinite(value):
         return f"float({str(value)!r})"
-    return json.dumps(value) if isinstance(value, str) else repr(value)
+    return quoted(value) if isinstance(value, str) else repr(value)

@@ -8,9 +8,9 @@ gate left them to Inductor or the site was declined or missed, the titles say so
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import TYPE_CHECKING
 
+from tile_backend.file_names import safe
 from tile_backend.folding import template
 from tile_backend.report_text import aligned, sentence
 from tile_backend.site_group import SiteGroup, by_rewrite
@@ -25,8 +25,6 @@ TITLES = {
     "declined": ("matched, left as it is", "declined"),
     "near-miss": ("almost matched, left as it is", "near miss"),
 }
-LONGEST_NAME = 150
-"""Characters of a folder name; file systems allow 255 bytes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +116,5 @@ def entries(report: Report) -> list[RewriteEntry]:
 def name(number: int, group: SiteGroup) -> str:
     """A folder name: "003_add_rms_norm__model.layers.N.post_attention_layernorm"."""
     site = group.first
-    module = re.sub(r"[^\w.-]", "_", template(site.module)) or "root"
     status = "" if site.status == "fused" else f"{site.status}_"
-    return f"{number:03}_{status}{site.fusion}__{module}"[:LONGEST_NAME]
+    return safe(f"{number:03}_{status}{site.fusion}__{template(site.module) or 'root'}")

@@ -15,7 +15,9 @@ from typing import Any
 from tile_backend.errors import DumpError
 from tile_backend.report_json import SCHEMA_VERSION
 
-FIELDS = ("fusion", "status", "module", "source", "spelling", "bindings", "reason", "decision")
+WORDS = ("fusion", "status", "module", "source", "spelling")
+OBJECTS = {"reason": "text", "decision": "choice"}
+"""What may be null, and the word that it has if not."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +61,7 @@ def load(path: Path) -> SavedReport:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise DumpError(path=str(file), cause=error.strerror or str(error)) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DumpError(path=str(file), cause=f"it is not JSON ({error})") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
@@ -68,14 +70,33 @@ def load(path: Path) -> SavedReport:
         raise DumpError(path=str(file), cause=cause)
     try:
         return SavedReport(
-            title=content["title"],
-            version=content["tile_backend"],
-            complete=content["complete"],
-            sites=named(SavedSite(**{f: site[f] for f in FIELDS}) for site in content["sites"]),
+            title=word(content["title"]),
+            version=word(content["tile_backend"]),
+            complete=bool(content["complete"]),
+            sites=named(site_of(site) for site in content["sites"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
         cause = f"it is no report: {type(error).__name__} {error}"
         raise DumpError(path=str(file), cause=cause) from error
+
+
+def site_of(found: Any) -> SavedSite:
+    """Raises KeyError or TypeError where it is none."""
+    words = {name: word(found[name]) for name in WORDS}
+    bindings: Mapping[str, Any] = found["bindings"]
+    if not isinstance(bindings, dict):
+        raise TypeError("bindings are no object")
+    for name, inner in OBJECTS.items():
+        if found[name] is not None:
+            word(found[name][inner])
+    return SavedSite(**words, bindings=bindings, reason=found["reason"], decision=found["decision"])
+
+
+def word(found: Any) -> str:
+    """Raises TypeError."""
+    if not isinstance(found, str):
+        raise TypeError(f"{found!r} is no text")
+    return found
 
 
 def named(sites: Any) -> dict[str, SavedSite]:

@@ -2,25 +2,37 @@
 
 The newest session is what `last_report()` returns. A report is complete, and expectations can be
 judged, once a graph ended because its function did; a callable with graph breaks is judged when
-somebody asks for its report, or at exit.
+somebody asks for its report, or at exit. A report that cannot be written, or made, is one warning
+for each callable, and an error only under a strict mode.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
+import functools
 import itertools
-import re
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tile_backend import expectations, graph_diff, remarks
 from tile_backend.debug_folder import debug_folder
-from tile_backend.errors import DumpNotCompleted, ReportFolderError
+from tile_backend.errors import (
+    DumpNotCompleted,
+    PassFailed,
+    ReportFolderError,
+    ReportIncomplete,
+    ReportNotSaved,
+    TileBackendWarning,
+)
+from tile_backend.file_names import safe
 from tile_backend.inductor import trace_artifact
-from tile_backend.lowering.site import Site
+from tile_backend.lowering import failure
+from tile_backend.lowering.reason import Reason
+from tile_backend.lowering.site import Decision, Site
 from tile_backend.options import Options
 from tile_backend.report import GraphFacts, Report
 
@@ -43,12 +55,16 @@ class Attempt:
 
 
 class Session:
-    """report: of all graphs so far. pending: its expectations are not judged yet."""
+    """report: of all graphs so far. pending: its expectations are not judged yet.
+
+    told: that something could not be saved.
+    """
 
     def __init__(self, title: str, options: Options) -> None:
         self.title = title
         self.options = options
         self.pending = False
+        self.told = False
         self.seconds = 0.0
         self.graphs: dict[object, Attempt] = {}
         self.number = next(_numbers)
@@ -95,32 +111,74 @@ class Session:
             known = self.graphs[compile_id] = Attempt(number)
         graph = Graph(sites, facts, dict(texts or {}))
         known.graphs.append(graph)
-        alone = Report(self.title).extended(sites, facts)
-        remarks.emit(alone, self.options, fused_elsewhere=bool(self.report.fused))
-        trace_artifact("tilegym_report", "json", lambda: alone.to_json())
-        trace_artifact("tilegym_diff", "string", lambda: graph_diff.text(alone))
-        self.options.warn_unmatched_globs(site.module for site in self.report.sites)
-        self.save()
+        self.tell(Report(self.title).extended(sites, facts))
         self.pending = bool(facts.break_reason) or self.pending
         if not self.pending:
-            expectations.enforce(self.report, self.options)
+            judge = functools.partial(expectations.enforce, self.report, self.options)
+            self.try_to("judge expectations", judge)
         return graph
 
-    def save(self) -> None:
-        """Write the dump where one is wanted. Raises ReportFolderError."""
+    def tell(self, alone: Report) -> None:
+        """Whoever listens. alone: the report of the newest graph. A failure costs what it is in."""
+        fused, modules = bool(self.report.fused), [site.module for site in self.report.sites]
+        self.try_to("log remarks", lambda: remarks.emit(alone, self.options, fused))
+        diff = functools.partial(graph_diff.text, alone)
+        self.try_to(
+            "leave a trace", lambda: trace_artifact("tilegym_report", "json", alone.to_json)
+        )
+        self.try_to("leave a trace", lambda: trace_artifact("tilegym_diff", "string", diff))
+        self.try_to("compare globs", lambda: self.options.warn_unmatched_globs(modules))
+        self.save()
+
+    def try_to(self, what: str, step: Callable[[], object]) -> None:
+        """What fails is said, and raised under a strict mode."""
+        failed = failure.tried(f"to {what}", None, step)
+        if not isinstance(failed, Reason):
+            return
+        if self.options.strict != "off":
+            raise PassFailed(cause=failed.text, strict=self.options.strict)
+        if not self.told:
+            self.told = True
+            warnings.warn(ReportIncomplete(cause=failed.text), stacklevel=2)
+
+    def given_up(self, graph: Graph, why: Reason) -> None:
+        """Nothing of ours is in the graph after all."""
+        graph.sites = tuple(left(site, why) for site in graph.sites)
+        graph.texts = {}
+        self.save()
+
+    def save(self, warning: type[TileBackendWarning] = ReportNotSaved) -> None:
+        """Write the dump where one is wanted. Raises ReportFolderError under a strict mode."""
         for folder in self.folders:
-            self.report.save(folder)
+            with self.worth_no_compile(warning):
+                self.report.save(folder)
 
     def generated(self, graph: Graph, kind: str, code: str) -> None:
         """Inductor has made, or loaded, the code of a graph: complete the dump.
 
-        The backward is compiled when it first runs, where an error would be in the user's way.
+        The backward is compiled when it first runs. Raises as `save`.
         """
         graph.texts[kind] = code
+        self.save(DumpNotCompleted)
+
+    @contextlib.contextmanager
+    def worth_no_compile(self, warning: type[TileBackendWarning]) -> Iterator[None]:
+        """What fails inside is one warning, or an error of ours under a strict mode."""
         try:
-            self.save()
-        except ReportFolderError as error:
-            warnings.warn(DumpNotCompleted(cause=str(error)), stacklevel=2)
+            yield
+        except Exception as error:  # whatever it is, the program is compiled and right
+            if failure.passes(error) and not isinstance(error, ReportFolderError):
+                raise
+            strict = self.options.strict
+            ours = isinstance(error, ReportFolderError)
+            cause = str(error) if ours else failure.said(error)
+            if strict != "off":
+                if ours:
+                    raise
+                raise PassFailed(cause=cause, strict=strict) from error
+            if not self.told:
+                self.told = True
+                warnings.warn(warning(title=self.title, cause=cause), stacklevel=4)
 
     def judge(self) -> None:
         if self.pending:
@@ -128,12 +186,20 @@ class Session:
             expectations.enforce(self.report, self.options)
 
 
+def left(site: Site, why: Reason) -> Site:
+    """With its original code, if something was put in its place."""
+    if site.decision is None or not (site.decision.op_in_graph or site.decision.respelled):
+        return site
+    decision = Decision("reference", why.text, op_in_graph=False, basis="limit")
+    return dataclasses.replace(site, decision=decision, fallback=why, kernels=(), certificate=None)
+
+
 def dump_folders(options: Options, name: str) -> tuple[Path, ...]:
     """name: of the callable's own folder, where dumps of several lie beside each other."""
     found = [Path(options.report_dir)] if options.report_dir else []
     debug = debug_folder()
     if debug is not None:
-        found.append(debug / re.sub(r"[^\w.-]", "_", name))
+        found.append(debug / safe(name))
     return tuple(found)
 
 

@@ -21,6 +21,7 @@ import torch
 
 from tile_backend import tiny_model
 from tile_backend.errors import BadTarget, UnknownTarget
+from tile_backend.file_names import safe
 
 INPUT = re.compile(r"(?P<dtype>\w+)\[(?P<sizes>[\d,\s]*)\]")
 
@@ -70,7 +71,9 @@ class Request:
         """The model of a folder's config.json; on the meta device, unless weights are wanted."""
         package = tiny_model.transformers()
         try:
-            config = package.AutoConfig.from_pretrained(folder, local_files_only=True)
+            config = package.AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
             with torch.device("cpu" if self.weights else "meta"):
                 model = tiny_model.from_config(config, self.attention, self.torch_dtype())
         except (OSError, ValueError, KeyError) as error:
@@ -142,7 +145,7 @@ class Request:
 
     def lock_name(self) -> str:
         """The file that `lock` writes unless told otherwise: "llama.lock.json"."""
-        return re.sub(r"[^\w.-]+", "_", self.target).strip("_") + ".lock.json"
+        return safe(re.sub(r"[^\w.-]+", "_", self.target).strip("_")) + ".lock.json"
 
     def command(self) -> str:
         """How to write the lock file of this target again."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tile_backend.lowering import gate, input_names, legality, steps
+from tile_backend.lowering import gate, input_names, legality, read_place, steps
 from tile_backend.lowering.extent import Extent
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.legality import Call
@@ -57,12 +57,13 @@ def checks(subject: Subject, candidate: Candidate) -> Iterator[tuple[str, str]]:
     answers: list[tuple[str, Reason | None]] = [
         ("has the form an op?", candidate.match.pattern.spelling.declined),
         ("are these plain tensors that nothing writes to?", legality.unaliased(where, graph)),
-        ("is there no side effect in between?", legality.undisturbed(where, graph)),
+        ("is there no side effect in between?", read_place.same_versions(where, graph)),
         ("does nobody else read what is computed inside?", inside),
         (
             "are the operands there before the first result is used?",
-            legality.in_order(where, graph),
+            read_place.in_order(where, graph),
         ),
+        ("does what the backward needs stay as it is?", read_place.kept(where, graph)),
     ]
     if call is not None:
         same = legality.same_results(call, where)

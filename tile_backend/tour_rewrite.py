@@ -25,7 +25,8 @@ def rewrite(subject: Subject, found: Analysis, forced: bool) -> Stage:
     gone = {each.name for each in subject.nodes}
     before = lines(subject.graph.graph)
     inductor_ir.install(registry.known_fusions())
-    found.apply()
+    if found.apply().ops < found.ops:
+        raise RuntimeError("the op could not be put in; explain() says why")
     after = lines(subject.graph.graph)
     says = sentences(
         "The op goes in, and the operations that it makes useless go out; everything else stays as"

@@ -18,7 +18,7 @@ from typing import Any
 import cuda.tile as ct
 from cuda.tile.compilation import export_kernel
 
-from tile_backend.lowering import cubin_store
+from tile_backend.lowering import cubin_store, failure
 from tile_backend.lowering.cubin_file import Cubin, Key
 from tile_backend.lowering.kernel_code import Code
 from tile_backend.lowering.kernels import kernel_source, tileiras
@@ -84,7 +84,8 @@ class Kernel(ct.kernel):  # type: ignore[misc]  # cuda-tile is not looked into
             self._failed[code.key] = error
             raise
         made = Cubin(image, code.signature.symbol)
-        cubin_store.default().put(code.key, found.version, made)
+        put = cubin_store.default().put
+        failure.instead(False, f"storing {self.name}", None, put, code.key, found.version, made)
         return made
 
     def lookup(self, key: Key) -> Cubin | tileiras.Compiler:
@@ -92,7 +93,7 @@ class Kernel(ct.kernel):  # type: ignore[misc]  # cuda-tile is not looked into
         compiler = tileiras.found()
         store = cubin_store.default()
         version = None if isinstance(compiler, MissingError) else compiler.version
-        known = store.get(key, version)
+        known = failure.instead(None, f"looking up {self.name}", None, store.get, key, version)
         if known is not None:
             return known
         if isinstance(compiler, MissingError):

@@ -42,12 +42,15 @@ def tile_ir(kernel: Kernel, signature: Any, arch: str) -> str:
         bytecode = kernel.bytecode(weaker, arch, compiler.bytecode)
     except BuildError as error:
         raise InspectionError(str(error)) from error
-    with tempfile.NamedTemporaryFile(suffix=".bytecode") as file:
-        file.write(bytecode)
-        file.flush()
-        done = subprocess.run(
-            [command, file.name], capture_output=True, text=True, check=False, timeout=SECONDS
-        )
+    try:
+        with tempfile.NamedTemporaryFile(suffix=".bytecode") as file:
+            file.write(bytecode)
+            file.flush()
+            done = subprocess.run(
+                [command, file.name], capture_output=True, text=True, check=False, timeout=SECONDS
+            )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InspectionError(f"{DISASSEMBLER} cannot be run: {error}") from error
     if done.returncode:
         raise InspectionError(f"{DISASSEMBLER} ended with {tileiras.ended(done.returncode)}")
     return done.stdout.strip()
@@ -82,13 +85,13 @@ def resources_of(kernel: Kernel, code: Code) -> Resources:
         image = kernel.build(code).image
     except BuildError as error:
         raise InspectionError(str(error)) from error
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(image)
-        file.flush()
-        try:
+    try:
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(image)
+            file.flush()
             usage = cubin_usage.usage(Path(file.name))
-        except FileNotFoundError as error:
-            raise InspectionError(str(error)) from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise InspectionError(str(error)) from error
     limits = multiprocessor.LIMITS.get(code.key.arch)
     if limits is None:
         return Resources(usage, len(image), None, None)

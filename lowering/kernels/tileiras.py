@@ -3,23 +3,28 @@
 `found` says which compiler there is, or why there is none; `assemble` turns bytecode into a cubin.
 cuda-tile can call the compiler itself, but asks it for its version without a time limit, and waits
 for ever for what a killed compiler leaves running. Here every run has a limit and a process group
-of its own, which is killed as a whole; a crash, a hang and a full disk are one BuildError.
+of its own, which is killed as a whole; a crash, a hang, a full disk and half a cubin are one
+BuildError.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
 import re
+import resource
 import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tile_backend.lowering.cubin_file import ELF
+from tile_backend.lowering.cubin_code import is_whole
+from tile_backend.lowering.cubin_file import ELF, LARGEST
 from tile_backend.lowering.kernels.build_error import BuildError, MissingError
+from tile_backend.lowering.python_text import comment
 
 LIMIT = "CUDA_TILE_COMPILER_TIMEOUT_SEC"
 DEFAULT_SECONDS = 120.0
@@ -31,6 +36,10 @@ MOST_HANGS = 2
 """After that many the compiler is not started again: each costs the whole limit."""
 LONGEST_MESSAGE = 400
 """Characters of the compiler's own words, which may run to pages."""
+LONGEST_ANSWER = 1 << 16
+"""Bytes of what it says of its version."""
+LARGEST_FILE = 4 * LARGEST
+"""Bytes that it may write into one file, its own words among them; more ends it."""
 
 
 _hung: list[str] = []
@@ -69,7 +78,7 @@ def examined(command: str, environment: Mapping[str, str]) -> Compiler | Missing
         with tempfile.TemporaryFile() as output:
             code = run([command, "--version"], environment, VERSION_SECONDS, output.fileno())
             output.seek(0)
-            said = output.read().decode(errors="replace")
+            said = output.read(LONGEST_ANSWER).decode(errors="replace")
     except OSError as error:  # no folder for temporary files
         return MissingError(f"{command} cannot be used: {error}")
     version = re.search(r"\bV((\d+)\.(\d+)\.\d+)", said)
@@ -85,7 +94,9 @@ def assemble(compiler: Compiler, name: str, bytecode: bytes, arch: str, opt_leve
     if len(_hung) >= MOST_HANGS:
         raise BuildError(f"tileiras hung at {' and '.join(_hung)}; it is not started again")
     try:
-        with tempfile.TemporaryDirectory(prefix="tile-backend-") as folder:
+        with tempfile.TemporaryDirectory(
+            prefix="tile-backend-", ignore_cleanup_errors=True
+        ) as folder:
             source, target = Path(folder, f"{name}.bytecode"), Path(folder, f"{name}.cubin")
             source.write_bytes(bytecode)
             flags = ("--gpu-name", arch, f"-O{opt_level}", "--lineinfo")
@@ -103,10 +114,11 @@ def assemble(compiler: Compiler, name: str, bytecode: bytes, arch: str, opt_leve
             image = target.read_bytes() if code == 0 and target.is_file() else b""
     except OSError as error:
         raise BuildError(f"{name} cannot be compiled for {arch}: {error}") from error
-    if not image.startswith(ELF):
-        words = " ".join(said.split())
+    if not is_whole(image):
+        words = comment(" ".join(said.split()))
+        how = "half a cubin" if image.startswith(ELF) else ended(code)
         raise BuildError(
-            f"tileiras {compiler.version} ended with {ended(code)} compiling {name} for {arch}"
+            f"tileiras {compiler.version} ended with {how} compiling {name} for {arch}"
             f"{': ' * bool(words)}{words}"
         )
     return image
@@ -141,6 +153,9 @@ def run(
     except OSError:
         return 127
     try:
+        most = LARGEST_FILE, LARGEST_FILE
+        with contextlib.suppress(OSError):  # it has ended, or limits are not ours to set
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, most)
         return process.wait(limit)
     except subprocess.TimeoutExpired:
         return None

@@ -12,10 +12,10 @@ import sympy
 from torch import fx
 from torch._functorch import predispatch
 
-from tile_backend.lowering.effects import Effects, called_name
+from tile_backend.lowering.effects import Effects
 from tile_backend.lowering.mask.elements import Cases, Elements, Indices, NotExplained
 from tile_backend.lowering.mask.words import word
-from tile_backend.lowering.node import shape
+from tile_backend.lowering.node import called_name, shape
 
 ADD, REMOVE = predispatch._add_batch_dim, predispatch._remove_batch_dim
 

@@ -69,11 +69,11 @@ def literal(value: Any, dtype: torch.dtype) -> Any:
         if not isinstance(value, (bool, int, float)):
             raise NotExplained
         return Cases(((rounded(float(value), dtype), sympy.true),))
-    if isinstance(value, float) or dtype.is_complex:
+    if isinstance(value, (float, str)) or dtype.is_complex:
         raise NotExplained
     if isinstance(value, int) and not 0 <= value <= 127 and not wide_enough(value, dtype):
         raise NotExplained
-    return sympy.sympify(int(value) if isinstance(value, bool) else value)
+    return sympy.sympify(int(value) if isinstance(value, bool) else value, strict=True)
 
 
 def wide_enough(value: int, dtype: torch.dtype) -> bool:

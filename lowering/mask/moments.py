@@ -11,7 +11,8 @@ import dataclasses
 from torch import fx
 
 from tile_backend.lowering import input_names
-from tile_backend.lowering.effects import Effects, called_name, flat
+from tile_backend.lowering.effects import Effects, flat
+from tile_backend.lowering.node import called_name
 
 RESHAPING = frozenset(
     (
@@ -43,13 +44,6 @@ class Read:
 
     def __str__(self) -> str:
         return input_names.name(self.node)
-
-
-def moment(effects: Effects, node: fx.Node, reader: fx.Node) -> int:
-    """How many writes to the node's value lie between the node and who reads it."""
-    first, last = effects.position[node], effects.position[reader]
-    places = {effects.position[writer] for writer in effects.writes_to(node)}
-    return sum(first < place < last for place in places)
 
 
 def is_reshaped(effects: Effects, node: fx.Node) -> bool:

@@ -24,7 +24,7 @@ from tile_backend.lowering.node import Size
 
 def sees_itself(meaning: Meaning, rows: Size, columns: Size) -> bool:
     """True only where it is proven for all sizes and contents."""
-    if meaning.problem or not sympy.sympify(columns).is_positive:
+    if meaning.problem or not sympy.sympify(columns, strict=True).is_positive:
         return False
     return all(sees_first(factor) for factor in meaning.factors) or sees_own(meaning, rows, columns)
 

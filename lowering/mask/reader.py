@@ -22,7 +22,7 @@ from torch import fx
 from tile_backend.lowering.effects import Effects, storages, unwrapped
 from tile_backend.lowering.mask import along, batching, constants, elements, values, views
 from tile_backend.lowering.mask.elements import Elements, Indices, NotExplained
-from tile_backend.lowering.mask.moments import Read, is_reshaped, moment
+from tile_backend.lowering.mask.moments import Read, is_reshaped
 from tile_backend.lowering.mask.words import WORDS
 from tile_backend.lowering.node import shape, size, value
 
@@ -61,6 +61,11 @@ class Reader:
         self.steps = 0
         self._known: dict[tuple[fx.Node, int | None], Elements] = {}
 
+    @property
+    def trains(self) -> bool:
+        """Whether some value has a gradient, here or outside."""
+        return self.effects.trains or (self.outside is not None and self.outside.reader.trains)
+
     def begin(self) -> None:
         """Counts the steps of another mask."""
         self.steps = 0
@@ -91,7 +96,7 @@ class Reader:
         if node in self.effects.volatile and is_reshaped(self.effects, node):
             raise GaveUpError(f"{node.name} changes its shape")  # and its fake value has another
         if reader is not None and node in self.effects.volatile:
-            when = moment(self.effects, node, reader)
+            when = self.effects.version(node, reader)
         if (node, when) not in self._known:
             self._known[node, when] = self._remembered(node, reader, when)
         return self._known[node, when]
@@ -157,7 +162,7 @@ class Reader:
             if isinstance(known, torch.Tensor):
                 return self.elements(argument, reader)
             if isinstance(known, torch.SymInt):
-                return sympy.sympify(size(known))
+                return sympy.sympify(size(known), strict=True)
             if isinstance(known, (int, float, torch.dtype, torch.device)):
                 return known
             raise NotExplained

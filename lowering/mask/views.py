@@ -100,7 +100,7 @@ def taken_by(part: Any, size: Size) -> Callable[[Any], Any]:
         if not isinstance(part, int) and not part.is_nonnegative:
             raise NotExplained
         number = part + size if isinstance(part, int) and part < 0 else part
-        return lambda _: sympy.sympify(number)
+        return lambda _: sympy.sympify(number, strict=True)
     if not isinstance(part, slice):
         raise NotExplained
     begin, step = (part.start or 0), (1 if part.step is None else part.step)
@@ -108,7 +108,7 @@ def taken_by(part: Any, size: Size) -> Callable[[Any], Any]:
         raise NotExplained
     if isinstance(begin, int) and isinstance(size, int):
         begin = max(begin + size, 0) if begin < 0 else begin
-    elif not (begin == 0 or sympy.sympify(begin).is_nonnegative):
+    elif not (begin == 0 or sympy.sympify(begin, strict=True).is_nonnegative):
         raise NotExplained
     return lambda i: begin + step * i
 

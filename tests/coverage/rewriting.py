@@ -46,8 +46,7 @@ class Rewriting:
         return [site for graph in self.graphs for _ in range(graph.runs) for site in graph.sites]
 
     def __call__(self, module: torch.fx.GraphModule, _inputs: Sequence[Any]) -> Any:
-        found = pipeline.analyse(module, REWRITE_ALL)
-        found.apply()
+        found = pipeline.analyse(module, REWRITE_ALL).apply()
         graph = Graph(found.sites)
         self.graphs.append(graph)
 

@@ -15,6 +15,8 @@ PRINTERS = (
     "tests/gpu_kit/",
     "tests/kernel_report/",
     "tests/lint/",
+    "tests/mutants/",
+    "tests/fuzz/",
 )
 """Files whose work is to talk to a person on stdout."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.lint import calls, imports, portable, sizes
+from tests.lint import calls, imports, loading, portable, sizes
 from tests.lint.source_tree import Finding, SourceTree
 
 Check = Callable[[SourceTree], Iterator[Finding]]
@@ -21,6 +21,8 @@ ALL_CHECKS: tuple[Check, ...] = (
     calls.bare_except,
     calls.empty_names,
     calls.cuda_literals,
+    loading.loaded_code,
+    loading.whole_files,
     portable.machine_paths,
     portable.index_hosts,
 )

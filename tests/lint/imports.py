@@ -23,6 +23,8 @@ CUDA_TILE = ("lowering/kernels/", "lowering/interpreter/", "tests/")
 PRIVATE_TORCH = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch._guards")
 PRIVATE_TORCH_ALLOWED = {
     "tile_backend/inductor.py": "the hand-over to Inductor: config patches, caches, tracing",
+    "tile_backend/compile_state.py": "what an abandoned compile leaves in the tracing context",
+    "tile_backend/one_graph.py": "a switch of Inductor's cache, for a graph that is compiled again",
     "tile_backend/inductor_alone.py": "a switch of AOTAutograd, for compiles inside a compile",
     "tile_backend/generated_code.py": "the code that Inductor generates, cached or not",
     "tile_backend/pattern_cache.py": "the folder of Inductor's caches",
@@ -31,8 +33,10 @@ PRIVATE_TORCH_ALLOWED = {
     "tile_backend/dynamo_counts.py": "torch's own counters of graphs and graph breaks",
     "tile_backend/fresh_cache.py": "empty caches of torch.compile, on disk and in memory",
     "tile_backend/compiler_bisector.py": "torch's own bisector, which has no public interface",
+    "lowering/failure.py": "the exceptions that torch means for Dynamo or the user",
     "lowering/inductor_ir.py": "the lowering of our ops: Inductor's IR classes",
     "lowering/mask/batching.py": "the calls by which torch.vmap shows in a graph",
+    "lowering/meta.py": "leaving the fake mode that a backend is called in",
     "lowering/real_tensors.py": "leaving the tracing that a backend is called in",
     "lowering/legality.py": "the fake mode under which Dynamo made a graph's example values",
 }

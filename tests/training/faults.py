@@ -43,11 +43,12 @@ def planted(fault: Fault, op: str) -> Iterator[list[int]]:
     planted_in: list[int] = []
     apply = Analysis.apply
 
-    def apply_and_plant(self: Analysis) -> None:
-        apply(self)
+    def apply_and_plant(self: Analysis) -> Analysis:
+        done = apply(self)
         for module, _ in self.accepted:
             planted_in.append(_plant(module.graph, fault, op))
             module.recompile()
+        return done
 
     with mock.patch.object(Analysis, "apply", apply_and_plant):
         yield planted_in

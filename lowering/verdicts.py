@@ -1,0 +1,74 @@
+"""What runs at each site of one graph: the gate's answers, with the kernels' code at hand.
+
+A failure at one site is the answer for that site (a Reason of the kind `internal_failure`), and
+touches no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import fx
+
+from tile_backend.lowering import choice, custom_op, failure, gate, site_kernels
+from tile_backend.lowering.choice import Means
+from tile_backend.lowering.gate import Verdict
+from tile_backend.lowering.legality import Call
+from tile_backend.lowering.nesting import Nesting
+from tile_backend.lowering.plan import Candidate
+from tile_backend.lowering.reason import Reason
+
+
+def judge(
+    nesting: Nesting, kernels: str, compiles: bool, means: Means, candidates: Sequence[Candidate]
+) -> list[Verdict | Reason]:
+    """What runs at each site of one graph, with its kernel's code at hand; or what failed."""
+    out: dict[fx.Node, Reason] = {}
+
+    def those(
+        what: str, asks: Callable[[Candidate], bool], some: Sequence[Candidate]
+    ) -> tuple[Candidate, ...]:
+        """For which the answer is yes. What fails is the end of the one that was asked about."""
+        answers = [(c, failure.tried(what, c.root, asks, c)) for c in some if c.root not in out]
+        out.update((c.root, answer) for c, answer in answers if isinstance(answer, Reason))
+        return tuple(c for c, answer in answers if answer is True)
+
+    defined = those("defining its ops", defines, candidates)
+    weighed = those("weighing it", lambda c: gate.weighs(call_of(c), kernels), defined)
+    able = those("planning its kernels", lambda c: gate.able(call_of(c)), weighed)
+    if means.measuring is not None:
+        what = "making the kernels to be measured"
+        able = tuple(failure.instead([], what, None, site_kernels.with_code, able))
+    left = tuple(c for c in weighed if c.root not in out)
+    found = failure.tried("weighing the sites", None, choice.choose, left, able, nesting, means)
+    out |= dict.fromkeys((c.root for c in left), found) if isinstance(found, Reason) else {}
+    wanted = {} if isinstance(found, Reason) else found
+
+    def decided(c: Candidate) -> Verdict | Reason:
+        chosen = out.get(c.root) or wanted.get(c.root)
+        if isinstance(chosen, Reason):
+            return chosen
+        return gate.decide(c.match.fusion, call_of(c), kernels, chosen)
+
+    verdicts = [failure.tried("deciding what runs", c.root, decided, c) for c in candidates]
+    calls = [call_of(c) for c in candidates]
+    given = calls, verdicts, kernels, compiles
+    settled = failure.tried("making its kernels", None, site_kernels.settle, *given)
+    if not isinstance(settled, Reason):
+        return settled
+    launches = [isinstance(v, Verdict) and v.decision == "kernel" for v in verdicts]
+    return [settled if gone else v for gone, v in zip(launches, verdicts, strict=True)]
+
+
+def defines(candidate: Candidate) -> bool:
+    """What an op is made of goes by name, so these have to be there."""
+    fusion = candidate.match.fusion
+    if any(op.composed for op in fusion.ops):
+        custom_op.define([fusion])
+    return True
+
+
+def call_of(candidate: Candidate) -> Call:
+    """What stands for a candidate that was chosen."""
+    assert candidate.call is not None
+    return candidate.call

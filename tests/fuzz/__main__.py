@@ -1,0 +1,120 @@
+"""`make fuzz N=1000`: whole programs, compiled and compared with eager and float64.
+
+Works through a row of programs in chunks, one process per core, and remembers finished chunks: the
+same command goes on where it was stopped. Writes bench/results/fuzz.json; what fails is reduced to
+a script that runs alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import multiprocessing
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench import result_file
+from tests.fuzz import chunk
+from tests.fuzz.tally import Failure, Tally
+from tests.lint.source_tree import ROOT
+
+SIZE = 100
+"""Programs in a chunk."""
+FOLDER = ROOT / ".cache" / "fuzz"
+
+
+def main() -> int:
+    """1 where a program went wrong."""
+    arguments = parsed()
+    folder = FOLDER / f"{result_file.commit()[:12]}-{arguments.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    found = Tally()
+    for number, part in enumerate(chunks(arguments, folder), 1):
+        found.merge(part)
+        for failure in part.failures:
+            print(
+                f"{failure.kind}: {failure.text.splitlines()[0][:120]}\n  {saved(failure, folder)}"
+            )
+        done = min(number * SIZE, arguments.programs)
+        print(f"{done} of {arguments.programs}: {summary(found)}", flush=True)
+    path = write(found, arguments)
+    print(f"saved {path.relative_to(ROOT)}")
+    return bool(found.failures)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("programs", type=int, nargs="?", default=1000)
+    parser.add_argument("--seed", type=int, default=0, help="of the row of programs")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--one", type=int, metavar="NUMBER", help="show one program of the row")
+    arguments = parser.parse_args()
+    if arguments.one is not None:
+        program, way, result = chunk.again(arguments.seed, arguments.one)
+        print(program.source, way, result.verdict, sep="\n")
+        sys.exit(not result.verdict.right)
+    return arguments
+
+
+def chunks(arguments: argparse.Namespace, folder: Path) -> Iterator[Tally]:
+    """The results of all chunks, those of an earlier run first."""
+    starts = range(0, arguments.programs, SIZE)
+    paths = {start: folder / f"{start:08}.json" for start in starts}
+    known = {s: p for s, p in paths.items() if p.is_file()}
+    yield from (Tally.from_json(json.loads(p.read_text(encoding="utf-8"))) for p in known.values())
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(
+        arguments.processes, context, max_tasks_per_child=10
+    ) as pool:
+        waiting = {
+            pool.submit(
+                chunk.tally, arguments.seed, range(start, min(start + SIZE, arguments.programs))
+            ): start
+            for start in starts
+            if start not in known
+        }
+        for future in concurrent.futures.as_completed(waiting):
+            part = future.result()
+            result_file.write(paths[waiting[future]], part.to_json())
+            yield part
+
+
+def saved(failure: Failure, folder: Path) -> Path:
+    """The script of a failure as a file."""
+    path = folder / f"{failure.kind.replace(' ', '_')}-{failure.number}.py"
+    path.write_text(failure.script, encoding="utf-8")
+    return path
+
+
+def summary(found: Tally) -> str:
+    sites = sum(found.rewritten.values())
+    verdicts = ", ".join(f"{count} {kind}" for kind, count in sorted(found.verdicts.items()))
+    return f"{verdicts}; {sites} sites rewritten"
+
+
+def write(found: Tally, arguments: argparse.Namespace) -> Path:
+    facts = {
+        "command": shlex.join(
+            ("make", "fuzz", f"N={arguments.programs}", f"SEED={arguments.seed}")
+        ),
+        "programs": found.programs,
+        "seed": arguments.seed,
+        "verdicts": dict(found.verdicts),
+        "ways": dict(sorted(found.ways.items())),
+        "certificates": dict(found.certificates),
+        "refused": dict(found.refusals.most_common()),
+        "statements": dict(sorted(found.statements.items())),
+        "failures": [
+            {"program": f.number, "way": f.way, "kind": f.kind, "text": f.text.splitlines()[0]}
+            for f in found.failures
+        ],
+    }
+    return result_file.save("fuzz", found.by_fusion(), **facts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

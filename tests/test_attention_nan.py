@@ -1,0 +1,115 @@
+"""NaN in an operand of masked attention is where eager has it, also where the mask is respelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import tile_backend
+from tile_backend.inductor import without_codegen
+
+Tensor = torch.Tensor
+LENGTH = 6
+
+
+def causal(length: int) -> Tensor:
+    return torch.ones(length, length, dtype=torch.bool).tril()
+
+
+def of_booleans(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=causal(q.shape[2]))
+
+
+def of_numbers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    mask = torch.full((q.shape[2], q.shape[2]), float("-inf"), dtype=q.dtype).triu(1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def of_shared_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    k, v = (x[:, :1].repeat_interleave(2, 1) for x in (k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=causal(q.shape[2]))
+
+
+def added_by_hand(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    mask = torch.full((q.shape[2], q.shape[2]), torch.finfo(q.dtype).min, dtype=q.dtype).triu(1)
+    return torch.softmax(q @ k.transpose(-2, -1) * 0.25 + mask, -1) @ v
+
+
+def filled_by_hand(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    scores = (q @ k.transpose(-2, -1) * 0.25).masked_fill(~causal(q.shape[2]), float("-inf"))
+    return torch.softmax(scores, -1) @ v
+
+
+def in_a_window(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    places = torch.arange(q.shape[2])
+    apart = places[:, None] - places[None]
+    mask = (apart >= 0) & (apart < 64)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+PROGRAMS = (of_booleans, of_numbers, of_shared_heads, added_by_hand, filled_by_hand, in_a_window)
+
+
+def operands(program: Callable[..., Tensor], dtype: torch.dtype) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    length = 300 if program is in_a_window else LENGTH
+    drawn = (torch.randn(1, 2, length, 8, generator=generator) for _ in range(3))
+    return [x.to(dtype).requires_grad_() for x in drawn]
+
+
+def run(program: Callable[..., Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    """The result, and the gradients."""
+    result = program(*inputs)
+    return [result.detach(), *torch.autograd.grad(result.sum(), inputs)]
+
+
+def compiled(program: Callable[..., Tensor], inputs: list[Tensor]) -> list[Tensor]:
+    torch._dynamo.reset()
+    with without_codegen():
+        found = run(torch.compile(program, backend="tilegym"), inputs)
+    report = tile_backend.last_report()
+    assert report is not None
+    (site,) = report.sites
+    assert site.fusion == "attention"
+    assert site.decision is not None
+    assert site.decision.respelled
+    return found
+
+
+@pytest.mark.parametrize("place", range(3), ids=("q", "k", "v"))
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_nan_stays_where_eager_has_it(program: Callable[..., Tensor], place: int) -> None:
+    inputs = operands(program, torch.float32)
+    with torch.no_grad():
+        inputs[place][0, 0, 2, 3] = float("nan")
+    eager, ours = run(program, inputs), compiled(program, inputs)
+    assert eager[0].isnan().any()
+    assert torch.equal(eager[0].isnan(), ours[0].isnan())
+    if program is not in_a_window:  # docs/limits.md: gradients of queries in other blocks
+        for theirs, mine in zip(eager[1:], ours[1:], strict=True):
+            assert torch.equal(theirs.isnan().any(-1), mine.isnan().any(-1))
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
+def test_numbers_are_the_kernels_bit_for_bit(dtype: torch.dtype) -> None:
+    inputs = operands(of_booleans, dtype)
+    found = compiled(of_booleans, inputs)
+    wanted = run(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), inputs)
+    assert all(map(torch.equal, found, wanted))
+
+
+def test_a_call_that_is_causal_by_itself_gives_what_it_gave() -> None:
+    def program(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        k, v = (x[:, :1].repeat_interleave(2, 1) for x in (k, v))
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    inputs = operands(program, torch.float32)
+    with torch.no_grad():
+        inputs[0][0, 0, 2, 3] = float("nan")
+    torch._dynamo.reset()
+    with without_codegen():
+        ours = torch.compile(program, backend="tilegym")(*inputs)
+    assert torch.equal(program(*inputs).isnan(), ours.isnan())
