@@ -98,7 +98,7 @@ def test_a_causal_mask_is_left_out(form: Any) -> None:
     assert (given["mask"], given["is_causal"], given["k"].shape[1]) == (None, True, 2)
     assert "tilegym.attention.default(" in code
     assert "softmax" not in code
-    assert "expand" not in code
+    assert "reshape" not in code
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)

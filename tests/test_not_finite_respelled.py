@@ -7,7 +7,6 @@ and NaN and infinity at the same places, forward and backward, where they are no
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -119,9 +118,12 @@ def captured(form: Any, rule: Rule, length: int, dtype: torch.dtype) -> tuple[Ca
     """The graph, the same rewritten, and its site."""
     given = inputs(length, dtype)
     del given["slope"]
-    found = capture(
-        functools.partial(form, rule), {n: x.requires_grad_() for n, x in given.items()}
-    )
+
+    def program(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        attended: torch.Tensor = form(rule, q, k, v)
+        return attended
+
+    found = capture(program, {n: x.requires_grad_() for n, x in given.items()})
     ours, sites = found.rewritten(Options())
     (site,) = (site for site in sites if site.fusion == "attention")
     assert site.decision is not None
