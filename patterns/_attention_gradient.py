@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tile_backend.lowering.fusion import Gradient, Run
+from tile_backend.patterns import _attention_on_cpu as on_cpu
 from tile_backend.patterns._attention_math import is_added
 
 DIFFERENTIABLE = frozenset(("q", "k", "v", "sinks"))
@@ -59,8 +60,8 @@ def backward(
 
 
 def applies_on_cpu(arguments: Mapping[str, Any], needed: Sequence[str]) -> bool:
-    """Sinks have a gradient of their own."""
-    return arguments["sinks"] is None and applies(arguments, needed)
+    """Where flash attention may run; else the derivative of the reference is the original's."""
+    return on_cpu.possible(arguments) and applies(arguments, needed)
 
 
 def backward_on_cpu(
