@@ -176,9 +176,8 @@ MUTANTS = (
     Mutant(
         "weights-forget-their-sum",
         SCORES,
-        "    slopes = dout.float() @ per_query_head(q, v).float().transpose(-1, -2) -"
-        " delta[..., None]",
-        "    slopes = dout.float() @ per_query_head(q, v).float().transpose(-1, -2)",
+        "    slopes = weights * (slopes - delta[..., None])",
+        "    slopes = weights * slopes",
         norms("attention"),
     ),
     Mutant(
