@@ -65,6 +65,10 @@ class Ways:
             if isinstance(value, torch.Tensor) and value.requires_grad
         ]
 
+    def tried(self, applies: Callable[[], bool]) -> bool:
+        """Whether a declared gradient applies; not where the question fails."""
+        return or_derived(self.op, applies, lambda: False)
+
     def chosen(self, values: Sequence[Any], needed: Sequence[str]) -> tuple[Way, tuple[Any, ...]]:
         """The way for these arguments, and what the op is then called with."""
         values = tuple(map(savable, values))
@@ -75,10 +79,10 @@ class Ways:
         device = reference.tensors_of(arguments)[0].device
         there = self.op.gradient_on_cpu
         if there and device.type == "cpu" and not (self.interpreted or launches_on(device)):
-            return (self.on_cpu if there.applies(arguments, needed) else self.derived), values
+            applies = functools.partial(there.applies, arguments, needed)
+            return (self.on_cpu if self.tried(applies) else self.derived), values
         runs = self.interpreted or gradient.always or launches_on(device)
-        applies = functools.partial(gradient.applies, arguments, needed)
-        if not (runs and or_derived(self.op, applies, lambda: False)):
+        if not (runs and self.tried(functools.partial(gradient.applies, arguments, needed))):
             return self.derived, values
         if gradient.named:
             values = tuple({**arguments, gradient.named: ",".join(needed)}.values())
