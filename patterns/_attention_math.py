@@ -122,7 +122,7 @@ def logits(
 ) -> torch.Tensor:
     """What the softmax is taken of, float32 [B, H, S, L]; with `fill`, or -inf, where hidden."""
     scores = capped(products(q, k, scale, form), softcap)
-    if is_added(mask):
+    if mask is not None and is_added(mask):
         scores = scores + mask
     hidden = invisible(q, k, mask, **places)
     if hidden is None:

@@ -157,7 +157,7 @@ def added(arguments: Mapping[str, Any]) -> torch.Tensor:
     """What the mask added to the scores; of one of booleans, what SDPA makes of it."""
     q, k = arguments["q"], arguments["k"]
     places = {name: arguments[name] for name in ("is_causal", "window", "chunk")}
-    mask = q.new_zeros((q.shape[2], k.shape[2]))
+    mask: torch.Tensor = q.new_zeros((q.shape[2], k.shape[2]))
     visible = math_of.seen(q, k, **places)
     low = math_of.lowest(arguments["form"], None)
     return mask if visible is None else mask.masked_fill(~visible, low)
