@@ -12,7 +12,7 @@ pip     := $(python) -m pip --disable-pip-version-check install --quiet -c $(CON
 # One thread per process: the workers already use every core.
 pytest  := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(python) -m pytest -n $(WORKERS) --dist worksteal
 other   := .venv-$(TORCH)-$(TRANSFORMERS)
-benches := static_counters compile_time cpu_parity cpu_prefill attention training launch_overhead fusions models
+benches := static_counters compile_time cpu_parity cpu_prefill attention training launch_overhead load fusions models
 
 # An interpreter fits if it is one of the supported versions and can make an environment with pip.
 fits := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))

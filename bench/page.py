@@ -53,6 +53,7 @@ SECTIONS: Mapping[str, tuple[str, Callable[[Result], Section]]] = {
     "cpu_prefill": ("Prefill on a CPU", page_sections.cpu_prefill),
     "cpu_parity": ("Step time on a CPU", page_sections.cpu_parity),
     "compile_time": ("Compile time", page_sections.compile_time),
+    "load": ("Load", page_sections.load),
     "launch_overhead": ("Launch overhead", page_sections.launch_overhead),
     "static_counters": ("Static counters", page_sections.static_counters),
 }

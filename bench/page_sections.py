@@ -171,6 +171,32 @@ def compile_time(result: Result) -> Section:
     return "\n\n".join(("## Compile time", about, table(header, lines))), {}
 
 
+def load(result: Result) -> Section:
+    """Many compiles and long runs, a row for each backend."""
+    names = ("inductor_s", "passes_s", "sites", "step_ms", "kib", "objects", "freed")
+    header = (
+        "load",
+        "backend",
+        "Inductor s",
+        "our passes s",
+        "sites",
+        "step ms",
+        "KiB",
+        "objects",
+        "freed",
+    )
+    lines = [
+        (f"{row['count']} {row['load']}", row["backend"], *(row.get(name, "") for name in names))
+        for row in result["rows"]
+    ]
+    about = (
+        "Each in a fresh process with empty caches and every op put in as on a GPU; steps with"
+        ' `verify="always"`. KiB and objects: what an item of the second half of the load added.'
+        " Freed: the part of the objects of all callables that is gone once they are deleted."
+    )
+    return "\n\n".join(("## Load", about, table(header, lines))), {}
+
+
 def cpu_parity(result: Result) -> Section:
     """Steps of a small Llama."""
     header = ("step", "inductor ms", "tilegym ms", "tilegym over inductor", "inductor over itself")

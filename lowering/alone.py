@@ -16,7 +16,7 @@ from tile_backend.lowering.autocast_state import Autocast, autocast_at
 from tile_backend.lowering.cut import Cut
 from tile_backend.lowering.fusion import Op
 from tile_backend.lowering.nesting import Nesting
-from tile_backend.lowering.node import hint, value
+from tile_backend.lowering.node import hint, target_key, value
 from tile_backend.lowering.plan import Candidate
 
 
@@ -93,7 +93,7 @@ def loses(candidate: Candidate, overload: str) -> bool:
 
 def calls(graph: fx.Graph) -> Hashable:
     """Equal for graphs of the same calls."""
-    return tuple((node.op, node.target, str((node.args, node.kwargs))) for node in graph.nodes)
+    return tuple((n.op, target_key(n), str((n.args, n.kwargs))) for n in graph.nodes)
 
 
 def kind(node: fx.Node) -> Hashable:

@@ -15,10 +15,10 @@ from torch import fx
 
 from tile_backend.lowering import (
     checkpoint_policy,
-    custom_op,
     describe,
     failure,
     gate,
+    guards,
     handed_in,
     in_place,
     inline,
@@ -84,7 +84,7 @@ class Analysis:
         What is left to Inductor is respelled where Inductor would misread it. Returns what then is
         in the graphs: a site whose op cannot be put in is declined.
         """
-        with failure.noted() as notes:
+        with failure.noted() as notes, guards.none_added(self.accepted[-1][0].graph):
             if self.ops:
                 modules = [module for module, _ in self.accepted]
                 what = "reading a policy of checkpointing"
@@ -152,14 +152,13 @@ def analyse(
             anchored |= searched.anchored
             unclaimed |= searched.unclaimed
             accepted.append((part, candidates))
-    overload = custom_op.INTERPRETED if kernels == "interpret" else "default"
     return Analysis(
         tuple(site for site, _ in sites),
         tuple(sorted(anchored)),
         tuple(sorted(unclaimed)),
         tuple(accepted),
         nesting,
-        overload,
+        verdicts.overload_for(kernels),
         tuple(origin for _, origin in sites),
         failures=tuple(notes),
         changed=written_out > 0 or bool(notes),

@@ -16,9 +16,9 @@ from tile_backend.lowering import in_place
 from tile_backend.lowering import vocabulary_layout as layout
 from tile_backend.lowering import vocabulary_nn as nn
 from tile_backend.lowering import vocabulary_pointwise as pointwise
-from tile_backend.lowering.effects import flat
 from tile_backend.lowering.node import value
 from tile_backend.lowering.vocabulary import FUNCTIONS, METHODS, Word
+from tile_backend.lowering.writes import flat
 
 EXP, SUM, SUB, ADD, MUL, DIV = (METHODS[n] for n in ("exp", "sum", "sub", "add", "mul", "div"))
 LOOKED_THROUGH = frozenset(

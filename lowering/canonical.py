@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from tile_backend.lowering import (
     failure,
+    guards,
     identities_arithmetic,
     vocabulary_layout,
     vocabulary_loss,
@@ -26,6 +27,7 @@ from tile_backend.lowering.effects import Effects
 from tile_backend.lowering.mask.reader import Reader
 from tile_backend.lowering.node import shape, size, value
 from tile_backend.lowering.terms import SymbolicNumber, Term, TermTable
+from tile_backend.lowering.uses import Uses
 from tile_backend.lowering.vocabulary import meaning_of
 
 __all__ = ["CanonicalGraph", "is_dense"]
@@ -68,7 +70,8 @@ class CanonicalGraph:
     """The terms of one graph.
 
     term:  node -> term, for nodes with one tensor value.
-    nodes: term -> the nodes that have it, in graph order.
+    nodes: term -> the nodes that have it and that something needs, in graph order.
+    uses:  which nodes are needed, and by what.
     masks: formulas of tensors, see mask; of a body, one reader for each way to it.
     """
 
@@ -83,6 +86,7 @@ class CanonicalGraph:
         self.reaches = reaches or (lambda node: node.graph is graph)
         self.masks = masks or (Reader(Effects(graph)),)
         self.effects = self.masks[0].effects
+        self.uses = Uses(self.effects)
         self.table = TermTable()
         self.term: dict[fx.Node, Term] = {}
         self.nodes: dict[Term, list[fx.Node]] = {}
@@ -110,10 +114,16 @@ class CanonicalGraph:
                 term = found
         if term is None:
             term = self.table.leaf(node, fake.dtype, shape(fake))
+        self.term[node] = term
+        if node not in self.uses.needed:
+            return
         if term.node is None:
             term.node = node
-        self.term[node] = term
         self.nodes.setdefault(term, []).append(node)
+
+    def parts(self, node: fx.Node) -> tuple[Term, ...]:
+        """The term of a node, or those of its results as far as they are known."""
+        return (self.term[node],) if node in self.term else self._parts.get(node, ())
 
     def _is(self, node: fx.Node, found: Term) -> bool:
         """Whether the node that holds the term already is this value from here on.
@@ -143,7 +153,7 @@ class CanonicalGraph:
         return failure.instead(None, "naming what is done", node, self._known, node, fake)
 
     def _known(self, node: fx.Node, fake: Any) -> Any:
-        if any(a not in self.term and is_tensor(a) for a in node.all_input_nodes):
+        if any(a not in self.term and is_unreadable(a) for a in node.all_input_nodes):
             return None
         args = self._read(node.args)
         kwargs = {name: self._read(argument) for name, argument in node.kwargs.items()}
@@ -170,11 +180,17 @@ class CanonicalGraph:
         if isinstance(known, torch.SymFloat):
             settled = known.node.expr  # a number where Dynamo's guards have fixed it
             return float(settled) if settled.is_number else SymbolicNumber(node)
+        if isinstance(known, torch.SymBool):
+            return guards.answer(known)
         return tuple(size(s) for s in known) if isinstance(known, torch.Size) else known
 
 
-def is_tensor(node: fx.Node) -> bool:
-    return isinstance(value(node), torch.Tensor)
+def is_unreadable(node: fx.Node) -> bool:
+    """A tensor that has no term, or a flag that the compiled code leaves open."""
+    known = value(node)
+    if isinstance(known, torch.SymBool):
+        return guards.answer(known) is None
+    return isinstance(known, torch.Tensor)
 
 
 def agrees(term: Term, fake: torch.Tensor) -> bool:

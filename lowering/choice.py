@@ -187,7 +187,7 @@ class Question:
             try:
                 made = entry(self.ways(), self.kind, self.gpu, measuring)
             except CannotRun as why:
-                measured[self.key] = why
+                measured[self.key] = CannotRun(str(why))  # without its traceback
             except Exception as error:  # noqa: BLE001 - said, and the static rule decides
                 measured[self.key] = CannotRun(f"{type(error).__name__}: {first_line(error)}")
             else:

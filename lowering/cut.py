@@ -23,6 +23,7 @@ from tile_backend.lowering.nesting import Nesting
 from tile_backend.lowering.node import called, called_name, hint, value
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.real_tensors import CannotRun
+from tile_backend.lowering.uses import values_read
 
 MOST_NODES = 2000
 """That a mask may be computed from."""
@@ -58,6 +59,7 @@ class Cut:
         self._rank = {graph: -i for i, graph in enumerate(nesting.effects)}
         self._inside: dict[fx.Node, None] = {}
         self._read: dict[fx.Node, None] = {}
+        self._asked: list[fx.Node] = []
         for candidate in candidates:
             self._include(mask_roots(candidate), floats=True)
             self._check_moments(candidate)
@@ -65,7 +67,10 @@ class Cut:
         read = [source for node in taken for source in node.all_input_nodes]
         operands = [operand for c in candidates for operand in c.extent.operands]
         self._include([*read, *operands], floats=False)
+        while self._asked:  # no more than a shape: any numbers will do
+            self._include([self._asked.pop()], floats=False)
         self._close_vmaps()
+        self._take_what_reads_the_sites()
         self.inside = tuple(sorted(self._inside, key=self._position))
         self.inputs = tuple(
             sorted((n for n in self._read if n not in self._inside), key=self._position)
@@ -129,9 +134,16 @@ class Cut:
                 self._read[node] = None
             else:
                 self._inside[node] = None
-                todo += [self.resolved(source) for source in node.all_input_nodes]
+                todo += [self.resolved(source) for source in values_read(node)]
+                self._asked += node.all_input_nodes
         if len(self._inside) > MOST_NODES:
             raise CannotRun(f"more than {MOST_NODES} operations lead to its mask")
+
+    def _take_what_reads_the_sites(self) -> None:
+        """A mask that asks for the shape of the scores has no place of its own in front of them."""
+        for node in sorted(self._inside, key=self._position):
+            if not self.wanted.isdisjoint(node.all_input_nodes):
+                self.wanted.add(node)
 
     def _is_overwritten_view(self, node: fx.Node) -> bool:
         """Memory of another value that is written to in between: it has to stay so."""

@@ -13,7 +13,7 @@ from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.kernel_use import KernelUse
 from tile_backend.lowering.near_miss import NearMiss
-from tile_backend.lowering.node import line, module_path, spec, target_name
+from tile_backend.lowering.node import line, module_path, size, spec, target_name
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.reason import Reason
 from tile_backend.lowering.signature import declared
@@ -144,7 +144,12 @@ def op_call(candidate: Candidate) -> OpCall:
 
 
 def plain(argument: Any) -> Any:
-    """Numbers, flags and words as they are; a dtype by name."""
+    """Numbers, flags and words as they are; a dtype or a symbol by name."""
+    if isinstance(argument, torch.SymInt):
+        known = size(argument)
+        return known if isinstance(known, int) else str(known)
+    if isinstance(argument, (torch.SymFloat, torch.SymBool)):
+        return str(argument)
     return str(argument).removeprefix("torch.") if isinstance(argument, torch.dtype) else argument
 
 
@@ -156,8 +161,8 @@ def names(candidate: Candidate) -> dict[str, str]:
     for position, match in enumerate(matches):
         for name, term in match.operands.items():
             base = term
-            while base.node is None and base.args:
-                base = base.args[0]
+            while base.node is None and base.made_of:
+                base = base.made_of[0]
             if len(matches) > 1 and rule is not None and name == rule.separate:
                 name = (rule.first, rule.second)[position]
             found[name] = input_names.name(base.node) if base.node is not None else "?"

@@ -1,44 +1,29 @@
 """The nodes of a match: what it would elide, what it reads, and who else looks inside.
 
 Computed on nodes, not terms, by walking from the results up to the operands: whatever the
-identities did to the terms, everything on that way is what the rewrite removes.
+identities did to the terms, everything on that way is what the rewrite removes. Where the way leads
+past an operand (a rotation of bfloat16 values, joined and then cast, beside the cast of the whole),
+the operand is written down again from what is reached there.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import fx
 
 from tile_backend.lowering.canonical import CanonicalGraph
+from tile_backend.lowering.canonical_ops import OPERATIONS
 from tile_backend.lowering.effects import is_barrier
 from tile_backend.lowering.match import Match
-from tile_backend.lowering.node import called_name, value
-from tile_backend.lowering.terms import Term
-
-CHEAP = frozenset(
-    (
-        "cast",
-        "slice",
-        "select",
-        "permute",
-        "reshape",
-        "expand",
-        "repeat_interleave",
-        "leaf",
-        "number",
-    )
-)
-"""Operations that may be computed twice: an interior value of one of these may be used outside."""
+from tile_backend.lowering.node import value
+from tile_backend.lowering.terms import Term, TermTable, can_be_written
+from tile_backend.lowering.uses import holds_tensors, values_read
 
 MOST_COPIES = 50
 """Calls between an operand and a node with its value."""
-
-METADATA = frozenset(
-    ("size", "dim", "numel", "stride", "is_contiguous", "element_size", "get_device", "ndimension")
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +34,7 @@ class Extent:
     interior: elided nodes without the main root.
     operands: nodes that the new op reads.
     escapes:  interior nodes of weight that are used outside.
+    read:     for each root, whether anything else in the graph needs it.
     equal:    nodes with the value of one that the op reads, such as a cast that changes nothing.
     stood_for: for each operand the nodes that the program reads in its place, itself perhaps.
     """
@@ -57,6 +43,7 @@ class Extent:
     interior: tuple[fx.Node, ...]
     operands: tuple[fx.Node, ...]
     escapes: tuple[fx.Node, ...]
+    read: tuple[bool, ...]
     equal: Mapping[fx.Node, fx.Node] = dataclasses.field(default_factory=dict)
     stood_for: Mapping[fx.Node, tuple[fx.Node, ...]] = dataclasses.field(default_factory=dict)
 
@@ -64,37 +51,31 @@ class Extent:
     def elided(self) -> tuple[fx.Node, ...]:
         return (*self.interior, *(r for r in self.roots if r not in self.interior))
 
-    @property
-    def read(self) -> tuple[bool, ...]:
-        """For each root, whether anything else in the graph reads it."""
-        elided = set(self.elided)
-        return tuple(any(user not in elided for user in root.users) for root in self.roots)
-
 
 def extent(match: Match, canonical: CanonicalGraph) -> Extent | None:
     """None when a result is not a node of the graph (it exists only as a derived term)."""
-    if any(root.node is None for root in match.roots):
-        return None
     roots = tuple(root.node for root in match.roots if root.node is not None)
+    if len(roots) < len(match.roots):
+        return None
     bases = operand_bases(match)
     stops = {node for term in bases for node in canonical.nodes[term]}
-    operands = {term.node for term in bases if term.node is not None}
+    order = canonical.effects.position
+    interior = computed(reached(roots[0], stops), stops, order)
+    inside = {*interior, *roots}
     equal = {
         node: term.node
         for term in bases
         for node in canonical.nodes[term]
         if term.node is not None and node is not term.node
     }
-    interior, read, outside = walked(roots[0], stops)
-    operands |= outside
-    inside = {*interior, *roots}
-    order = canonical.effects.position
-    escapes = [n for n in interior if n not in roots and escapes_from(n, inside, canonical)]
+    uses = canonical.uses
+    read = {source for node in inside for source in values_read(node) if source in stops}
     return Extent(
         roots,
-        tuple(sorted(interior, key=order.__getitem__)),
-        tuple(sorted(operands, key=order.__getitem__)),
-        tuple(sorted(escapes, key=order.__getitem__)),
+        tuple(interior),
+        tuple(sorted((t.node for t in bases if t.node is not None), key=order.__getitem__)),
+        tuple(n for n in interior if n not in roots and escapes_from(n, inside, canonical)),
+        tuple(any(user not in inside for user in uses.of(root)) for root in roots),
         equal,
         {
             term.node: tuple(n for n in canonical.nodes[term] if n in read)
@@ -104,54 +85,100 @@ def extent(match: Match, canonical: CanonicalGraph) -> Extent | None:
     )
 
 
-def walked(
-    root: fx.Node, stops: set[fx.Node]
-) -> tuple[dict[fx.Node, None], set[fx.Node], set[fx.Node]]:
-    """Up from the main root: the nodes on the way, the stops that end it, and inputs that do."""
-    interior: dict[fx.Node, None] = {}
-    read, inputs = set[fx.Node](), set[fx.Node]()
-    todo = [root]
-    while todo:
-        for source in todo.pop().all_input_nodes:
-            if source in stops:
-                read.add(source)
-            elif source in interior or not holds_tensors(source):
-                continue
-            elif source.op not in ("call_function", "call_method"):
-                inputs.add(source)
-            else:
-                interior[source] = None
-                todo.append(source)
-    return interior, read, inputs
-
-
 def operand_bases(match: Match) -> set[Term]:
     """The operand terms; for a derived operand, the terms of the graph that it is derived from."""
+    return bases_of(match.operands.values())
+
+
+def bases_of(terms: Iterable[Term]) -> set[Term]:
     found: set[Term] = set()
-    todo: list[Term] = list(match.operands.values())
+    todo = list(terms)
     while todo:
         term = todo.pop()
         if term.node is None:
-            todo += term.args
+            todo += term.made_of
         else:
             found.add(term)
     return found
 
 
-def holds_tensors(node: fx.Node) -> bool:
-    return isinstance(value(node), (torch.Tensor, tuple, list))
+def reached(root: fx.Node, stops: Collection[fx.Node]) -> dict[fx.Node, None]:
+    """Everything that the root's value is computed from, up to the stops and without them."""
+    found: dict[fx.Node, None] = {}
+    todo = [root]
+    while todo:
+        for source in values_read(todo.pop()):
+            if source not in stops and source not in found and holds_tensors(source):
+                found[source] = None
+                todo.append(source)
+    return found
 
 
-def escapes_from(node: fx.Node, inside: set[fx.Node], canonical: CanonicalGraph) -> bool:
-    term = canonical.term.get(node)
-    if term is None or term.op in CHEAP:  # a tuple (chunk, split), a view, a cast
+def computed(
+    nodes: Iterable[fx.Node], stops: Collection[fx.Node], order: Mapping[fx.Node, int]
+) -> list[fx.Node]:
+    """Those of the nodes that are computed from the stops, in graph order.
+
+    The rest is part of no site: what the identities found to be without influence, such as the
+    other part of a joined tensor of which a slice takes one.
+    """
+    found: dict[fx.Node, None] = {}
+    for node in sorted(nodes, key=order.__getitem__):
+        if any(source in stops or source in found for source in values_read(node)):
+            found[node] = None
+    return list(found)
+
+
+def meeting_operands(match: Match, canonical: CanonicalGraph) -> Match:
+    """The match with operands that every way up from the result meets.
+
+    An operand whose node such a way leads past, to what that node is a cast or a view of, is made
+    from that anew: else the op would read the one, and the nodes that it elides the other.
+    """
+    root = match.roots[0].node
+    while root is not None:
+        bases = operand_bases(match)
+        stops = {node for term in bases for node in canonical.nodes[term]}
+        ways = reached(root, stops)
+        passed = set(ways).difference(computed(ways, stops, canonical.effects.position))
+        opened = {
+            term
+            for term in bases
+            if can_be_written(term)
+            and any(passed.intersection(canonical.nodes[t]) for t in bases_of(term.made_of))
+        }
+        if not opened:
+            break
+        operands = {n: rewritten(t, opened, canonical.table) for n, t in match.operands.items()}
+        match = dataclasses.replace(match, operands=operands)
+    return match
+
+
+def rewritten(term: Term, opened: Collection[Term], table: TermTable) -> Term:
+    """The term with these parts of it written down anew, in place of the nodes that hold them."""
+    if term in opened:
+        return table.written(term, term.made_of)
+    if term.node is not None:
+        return term
+    inner = tuple(rewritten(part, opened, table) for part in term.made_of)
+    return term if inner == term.made_of else table.written(term, inner)
+
+
+def shareable(node: fx.Node, canonical: CanonicalGraph) -> bool:
+    """Whether a node may belong to several rewrites, and be read outside of them.
+
+    A tuple (chunk, split) is what its parts are.
+    """
+    parts = canonical.parts(node)
+    return bool(parts) and all(
+        OPERATIONS[term.op].shareable or OPERATIONS[term.op].free for term in parts
+    )
+
+
+def escapes_from(node: fx.Node, inside: Collection[fx.Node], canonical: CanonicalGraph) -> bool:
+    if shareable(node, canonical):
         return False
-    return any(user not in inside and not is_metadata(user) for user in node.users)
-
-
-def is_metadata(node: fx.Node) -> bool:
-    """A use that reads shape or dtype, not values."""
-    return called_name(node) in METADATA or node.target is getattr
+    return any(user not in inside for user in canonical.uses.of(node))
 
 
 def copies(extent: Extent, writers: Callable[[fx.Node], Sequence[fx.Node]]) -> set[fx.Node]:

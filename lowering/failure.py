@@ -3,7 +3,8 @@
 Whatever is done for one node, match, candidate or site is called through `tried`, which turns what
 is raised into a Reason of the kind `internal_failure`; the traceback goes to the log, at the level
 of debugging. `instead` goes on with something else, where no site is there to carry the reason, and
-leaves it in the list of `noted`. What is meant to end a compile passes (`passes`).
+leaves it in the list of `noted`. What is meant to end a compile passes (`passes`). `NewGuard` is no
+failure: its reason is of the kind `shape_unprovable`, and `instead` leaves it to the log.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import fx
 
+from tile_backend.lowering.guards import NewGuard
 from tile_backend.lowering.node import called
 from tile_backend.lowering.reason import Reason, ReasonKind
 
@@ -71,13 +73,15 @@ def instead(
     *args: Given.args,
     **kwargs: Given.kwargs,
 ) -> Found | Other:
-    """What the step gives, else the default, and a note."""
+    """What the step gives, else the default, and a note of a failure."""
     try:
         return step(*args, **kwargs)
     except Exception as error:
         if passes(error):
             raise
-        note(reason(error, what, node))
+        why = reason(error, what, node)
+        if why.kind is ReasonKind.INTERNAL_FAILURE:
+            note(why)
         return default
 
 
@@ -94,6 +98,10 @@ def reason(error: Exception, what: str, node: fx.Node | None = None) -> Reason:
     """Logs the traceback."""
     where = f"{what} at {place(node)}" if node is not None else what
     LOGGER.debug("%s failed", where, exc_info=error)
+    if isinstance(error, NewGuard):
+        return Reason(
+            ReasonKind.SHAPE_UNPROVABLE, error.text, node.name if node is not None else ""
+        )
     text = f"{where} failed inside tile-backend: {said(error)}"
     return Reason(ReasonKind.INTERNAL_FAILURE, text, node.name if node is not None else "", FIX)
 

@@ -18,7 +18,7 @@ from tile_backend.lowering import aten_kind, meta
 from tile_backend.lowering.aten_kind import Kind
 from tile_backend.lowering.effects import is_barrier
 from tile_backend.lowering.meta import without_fakes
-from tile_backend.lowering.node import value
+from tile_backend.lowering.node import target_key, value
 
 _known: dict[Hashable, Kind] = {}
 
@@ -29,7 +29,7 @@ def kind_of(node: fx.Node) -> Kind:
         return "opaque"
     if isinstance(node.target, torch._ops.HigherOrderOperator):
         return "opaque"
-    key = (node.op, node.target, str(fx.node.map_arg((node.args, node.kwargs), form)))
+    key = (node.op, target_key(node), str(fx.node.map_arg((node.args, node.kwargs), form)))
     if key not in _known:
         _known[key] = found(node)
     return _known[key]

@@ -16,6 +16,7 @@ import torch
 from tile_backend.lowering.mask_rule import MaskFacts, MaskRule, Respelling
 from tile_backend.lowering.node import hint
 from tile_backend.lowering.reason import Reason, ReasonKind
+from tile_backend.lowering.strides import Promise
 
 __all__ = [
     "Fusion",
@@ -59,7 +60,7 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Scalar:
-    """A number hole: a literal, or a symbolic float that is specialised when the site is chosen.
+    """A number hole: a literal, or a number that may change from call to call: no op goes in then.
 
     type: float, int, or str for a word such as the reduction of a loss.
     """
@@ -144,6 +145,10 @@ class Op:
     loses: bool = False
     flops: Callable[[Mapping[str, Any]], float] | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.outputs, Promise):
+            object.__setattr__(self, "outputs", Promise(self.outputs))
+
     @property
     def in_training(self) -> str:
         """The name of the op that runs forward for a declared gradient: often its own."""
@@ -192,7 +197,7 @@ class Shape:
 Limit = Callable[[Mapping[str, Any]], Reason | None]
 """Takes the op's arguments by name (fake tensors and numbers); None means the site is allowed.
 
-A comparison of a dynamic size becomes a guard: a size with another answer is another compile.
+A question about a size that the program leaves open declines the site: see lowering.guards.
 """
 
 

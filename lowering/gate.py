@@ -85,9 +85,9 @@ def decided(fusion: Fusion, call: Call, kernels: str, wanted: Decision | None) -
         wanted = alone(fusion, call)
     if wanted == "reference":
         return Verdict(wanted, put_in=False)
-    missing = unavailable(device) or refused(call, device)
+    missing = changing(call) or unavailable(device) or refused(call, device)
     if missing is not None:
-        put_in = kernels == "always"
+        put_in = kernels == "always" and not call.open
         chosen = Decision("reference", missing.text, put_in, basis="limit")
         return Verdict(chosen, put_in, fallback=missing)
     return Verdict(wanted, put_in=True)
@@ -108,12 +108,12 @@ def alone(fusion: Fusion, call: Call) -> Decision:
 def able(call: Call) -> bool:
     """Whether its kernels can run here, as far as that is known without their code."""
     device = device_of(call)
-    return unavailable(device) is None and refused(call, device) is None
+    return (changing(call) or unavailable(device) or refused(call, device)) is None
 
 
 def interpreted(call: Call, device: torch.device) -> Verdict:
     """The kernel in the CPU interpreter, where it takes these tensors; else the original ops."""
-    missing = not_interpreted(device) or refused(call, device)
+    missing = changing(call) or not_interpreted(device) or refused(call, device)
     if missing is not None:
         chosen = Decision("reference", missing.text, basis="limit")
         return Verdict(chosen, put_in=False, fallback=missing)
@@ -147,6 +147,17 @@ def refused(call: Call, device: torch.device) -> Reason | None:
 def device_of(call: Call) -> torch.device:
     """Where the call runs."""
     return next(a.device for a in call.arguments.values() if isinstance(a, torch.Tensor))
+
+
+def changing(call: Call) -> Reason | None:
+    """An op is called with numbers that are fixed; to fix one of the program's would be a guard."""
+    if not call.open:
+        return None
+    return Reason(
+        ReasonKind.SCALAR_IS_TENSOR,
+        f"{' and '.join(call.open)} may change from call to call, and an op takes fixed numbers",
+        fix="set torch._dynamo.config.specialize_float to True, or leave dynamic=True out",
+    )
 
 
 def architecture(device: torch.device) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from tile_backend.lowering import shapes
+from tile_backend.lowering.canonical_ops import having
 from tile_backend.lowering.node import Size
 from tile_backend.lowering.terms import Attributes, Term, TermTable
 
@@ -24,13 +25,7 @@ Rule = Callable[[TermTable, Args, Attributes, Any, tuple[Size, ...]], Term | Non
 RULES: dict[str, list[Rule]] = {}
 
 LOW_PRECISION = frozenset((torch.bfloat16, torch.float16))
-MOVES_DATA = frozenset(
-    ("slice", "permute", "reshape", "expand", "neg", "repeat_interleave", "select", "pairs")
-)
-ROUNDS_ONCE = frozenset(
-    ("silu", "gelu", "sigmoid", "tanh", "relu", "softmax", "exp", "sqrt", "square", "abs")
-)
-
+EXACT, ELEMENTWISE, ROUNDS_ONCE = map(having, ("exact", "elementwise", "rounds_once"))
 
 _noted: contextvars.ContextVar[list[Callable[..., Any]] | None] = contextvars.ContextVar(
     "noted_identities", default=None
@@ -84,9 +79,6 @@ def build(
     return table.intern(op, args, attrs, dtype, shape)
 
 
-COMPUTES_EACH = frozenset(("rsqrt", "sqrt", "recip", "square", "neg", "exp", "add", "mul", "div"))
-
-
 def squeezed_operand(
     table: TermTable,
     op: str,
@@ -101,7 +93,7 @@ def squeezed_operand(
     later, is the mean that keeps it.
     """
     tensors = [a for a in args if a.dtype is not None]
-    if op not in COMPUTES_EACH or len(tensors) != 1 or tensors[0].op != "reshape":
+    if op not in ELEMENTWISE or len(tensors) != 1 or tensors[0].op != "reshape":
         return None
     (squeezed,) = tensors
     wide = squeezed.args[0]
@@ -116,9 +108,16 @@ def squeezed_operand(
 
 
 def cast(table: TermTable, term: Term, dtype: torch.dtype) -> Term:
+    """The value in that dtype. Of one that is moved data, the casts are inside, and `cast_of` says
+    what it was: the graph may hold that where it holds none of the parts cast.
+    """
     if term.dtype is None or term.dtype == dtype:  # cast(x, x.dtype) = x
         return term
-    return build(table, "cast", (term,), (dtype,), dtype, term.shape)
+    found = build(table, "cast", (term,), (dtype,), dtype, term.shape)
+    known = found.cast_of is not None and found.cast_of.node is not None
+    if term.op in EXACT and found.op != "cast" and not known:
+        found.cast_of = term
+    return found
 
 
 # --- casts ----------------------------------------------------------------------------------------
@@ -140,12 +139,10 @@ def cast_of_moved_data(t: TermTable, args: Args, attrs: Any, dtype: Any, shape: 
     (inner,) = args
     if inner.dtype is None or not (dtype.is_floating_point and inner.dtype.is_floating_point):
         return None
-    if inner.op in MOVES_DATA:
-        return build(t, inner.op, (cast(t, inner.args[0], dtype),), inner.attrs, dtype, shape)
-    if inner.op in ("cat", "stack", "interleave"):
-        parts = tuple(cast(t, part, dtype) for part in inner.args)
-        return build(t, inner.op, parts, inner.attrs, dtype, shape)
-    return None
+    if inner.op not in EXACT:
+        return None
+    parts = tuple(cast(t, part, dtype) for part in inner.args)
+    return build(t, inner.op, parts, inner.attrs, dtype, shape)
 
 
 @rule("cast")
@@ -154,10 +151,10 @@ def one_rounding(t: TermTable, args: Args, attrs: Any, dtype: Any, shape: Any) -
     (inner,) = args
     if dtype not in LOW_PRECISION or inner.dtype != torch.float32 or inner.op not in ROUNDS_ONCE:
         return None
-    operand = inner.args[0]
-    if operand.op == "cast" and operand.args[0].dtype == dtype:
-        return build(t, inner.op, (operand.args[0],), inner.attrs, dtype, shape)
-    return None
+    sources = [before_cast(a, dtype) for a in inner.args]
+    if len(sources) != 1 or sources[0] is None:
+        return None
+    return build(t, inner.op, (sources[0],), inner.attrs, dtype, shape)
 
 
 @rule("cast")
@@ -166,10 +163,18 @@ def one_rounding_of_two(
 ) -> Term | None:
     """narrow(widen(x) * widen(y)) = x * y, and of a sum: torch computes these in float32, too"""
     (inner,) = args
-    if dtype not in LOW_PRECISION or inner.dtype != torch.float32 or inner.op not in ("mul", "add"):
+    if dtype not in LOW_PRECISION or inner.dtype != torch.float32 or inner.op not in ROUNDS_ONCE:
         return None
-    sources = [a.args[0] for a in inner.args if a.op == "cast" and a.args[0].dtype == dtype]
-    return build(t, inner.op, tuple(sources), (), dtype, shape) if len(sources) == 2 else None
+    sources = [before_cast(a, dtype) for a in inner.args]
+    if len(sources) != 2 or sources[0] is None or sources[1] is None:
+        return None
+    return build(t, inner.op, (sources[0], sources[1]), (), dtype, shape)
+
+
+def before_cast(term: Term, dtype: torch.dtype) -> Term | None:
+    """The value of that dtype that a term is a cast of; None where it is none."""
+    source = term.args[0] if term.op == "cast" else term.cast_of
+    return source if source is not None and source.dtype == dtype else None
 
 
 def operand(

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import fx
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from tile_backend.lowering import failure
+from tile_backend.lowering import failure, shapes
 from tile_backend.lowering.effects import (
     Effects,
     has_positional_inplace,
@@ -25,8 +25,10 @@ from tile_backend.lowering.effects import (
     storages,
     written,
 )
-from tile_backend.lowering.legality import fake_mode_of, same_layout
-from tile_backend.lowering.node import value
+from tile_backend.lowering.legality import fake_mode_of
+from tile_backend.lowering.node import shape, value
+from tile_backend.lowering.strides import same_layout
+from tile_backend.lowering.uses import Uses, values_read
 
 Function = Callable[..., Any]
 OPERATORS: dict[Any, Function] = {
@@ -51,29 +53,37 @@ def functionalise(module: fx.GraphModule) -> int:
     candidates = [node for node in effects.barriers if out_of_place(node) is not None]
     if not candidates or effects.memory_moves:
         return 0
+    unneeded = set(effects.position) - Uses(effects).needed
     sharing: dict[StorageWeakRef, list[fx.Node]] = {}
     for node in module.graph.nodes:
         for storage in set(storages(node)):
             sharing.setdefault(storage, []).append(node)
     found = 0
     for node in candidates:
-        given = module.graph, node, effects, sharing
+        given = module.graph, node, effects, unneeded, sharing
         found += failure.instead(False, "writing it without the write", node, written_out, *given)
     module.recompile()
     return found
 
 
-def written_out(graph: fx.Graph, node: fx.Node, effects: Effects, sharing: Sharing) -> bool:
+def written_out(
+    graph: fx.Graph, node: fx.Node, effects: Effects, unneeded: set[fx.Node], sharing: Sharing
+) -> bool:
     """Whether one node is replaced."""
-    target = private_target(node, effects, sharing)
+    target = private_target(node, effects, unneeded, sharing)
     if target is None or not gives_the_same(node, target):
         return False
     replace(graph, node, target, effects, sharing)
     return True
 
 
-def private_target(node: fx.Node, effects: Effects, sharing: Sharing) -> fx.Node | None:
-    """The value that the node overwrites, if nothing else in its storage is read later."""
+def private_target(
+    node: fx.Node, effects: Effects, unneeded: set[fx.Node], sharing: Sharing
+) -> fx.Node | None:
+    """The value that the node overwrites, if nothing else in its storage is read later.
+
+    unneeded: who reads for nothing. Nodes that this pass has made are never among them.
+    """
     targets = written(node)
     if len(targets) != 1 or node in effects.without_grad:
         return None
@@ -86,7 +96,8 @@ def private_target(node: fx.Node, effects: Effects, sharing: Sharing) -> fx.Node
     if any(operand in before for operand in node.all_input_nodes if operand is not target):
         return None
     for old in before:
-        if old is not target and any(order[u] > order[node] for u in old.users):
+        later = (u for u in old.users if order[u] > order[node] and u not in unneeded)
+        if old is not target and any(old in values_read(user) for user in later):
             return None
     return target
 
@@ -105,7 +116,8 @@ def gives_the_same(node: fx.Node, target: fx.Node) -> bool:
         method = getattr(torch.Tensor, function) if isinstance(function, str) else function
         made = method(*given, **named)
     known = value(node)
-    return made.dtype == known.dtype and made.shape == known.shape and same_layout(known, made)
+    alike = made.dtype == known.dtype and shapes.equal(shape(made), shape(known))
+    return alike and same_layout(known, made)
 
 
 def replace(

@@ -27,7 +27,7 @@ from torch._inductor.virtualized import V
 from tile_backend.lowering import custom_op, failure, gate, provenance, python_text
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.launch_place import force_direct_launch, launches_on
-from tile_backend.lowering.node import Size
+from tile_backend.lowering.node import Size, hint
 from tile_backend.lowering.signature import REQUIRED
 from tile_backend.lowering.site_kernels import LaunchSite
 from tile_backend.lowering.tensor_layout import Layout
@@ -144,7 +144,7 @@ def _laid_out(value: Any, fake: torch.Tensor) -> Any:
     )
     if not open_to_choice:
         return realised
-    order = ir.get_stride_order(fake.stride(), V.graph.sizevars.shape_env)
+    order = ir.get_stride_order([hint(stride) for stride in fake.stride()])  # adds no guard
     return ir.ExternKernel.require_stride_order(realised, order)
 
 

@@ -18,14 +18,17 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from tile_backend.lowering import read_place, shapes
 from tile_backend.lowering.canonical import CanonicalGraph, is_dense, is_transformed
-from tile_backend.lowering.extent import CHEAP, Extent, is_metadata
-from tile_backend.lowering.fusion import Fusion, Op, Respelling, Scalar
+from tile_backend.lowering.extent import Extent, shareable
+from tile_backend.lowering.fusion import Fusion, Op, Respelling
 from tile_backend.lowering.mask.source import Source
-from tile_backend.lowering.match import Match, number
-from tile_backend.lowering.node import called, shape, strides, value
+from tile_backend.lowering.match import Match
+from tile_backend.lowering.node import called, shape, value
 from tile_backend.lowering.realise import results
 from tile_backend.lowering.reason import Reason, ReasonKind
+from tile_backend.lowering.scalars import scalars_of
 from tile_backend.lowering.signature import declared
+from tile_backend.lowering.strides import layout, way_to
+from tile_backend.lowering.uses import values_read
 
 Check = Reason | None
 
@@ -42,6 +45,7 @@ class Call:
     sources:   arguments that are no operands of the match, but tensors that its mask reads.
     respelled: what takes the place of the original ops where no kernel runs, if that is better.
     masked:    `arguments` as they were before facts took the mask's place.
+    open:      names of numbers that may change from call to call: here as they were at capture.
     steps:     the calls that are made in its place (see steps), on the same fakes; mostly none.
     drops:     values that the model returns are dropped with the original ops.
     """
@@ -55,6 +59,7 @@ class Call:
     sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
     respelled: Respelling | None = None
     masked: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    open: tuple[str, ...] = ()
     steps: tuple[Call, ...] = ()
     drops: bool = False
 
@@ -78,18 +83,18 @@ def structure(
         or (
             given_up(match.fusion, extent, canonical, drops)
             if match.fusion.drops
-            else contained(extent)
+            else contained(extent, canonical)
         )
         or read_place.in_order(extent, canonical)
         or read_place.kept(extent, canonical)
     )
 
 
-def contained(extent: Extent) -> Check:
+def contained(extent: Extent, canonical: CanonicalGraph) -> Check:
     if not extent.escapes:
         return None
     node = extent.escapes[0]
-    users = [u for u in node.users if u not in extent.elided]
+    users = [u for u in canonical.uses.of(node) if u not in extent.elided]
     text = f"the result of {called(node)} inside it is also {used_by(users)}"
     return Reason(ReasonKind.INTERIOR_VALUE_ESCAPES, text, node.name)
 
@@ -106,7 +111,7 @@ def given_up(
 ) -> Check:
     """Nobody reads what is computed inside, but for what the model returns and may do without."""
     for node in kept_alive(extent, canonical):
-        users = [u for u in node.users if u not in extent.elided and not is_metadata(u)]
+        users = [u for u in canonical.uses.of(node) if u not in extent.elided]
         others = [u for u in users if u.op != "output"]
         if others:
             text = f"the {fusion.drops} ({called(node)}) are also {used_by(others)}"
@@ -125,16 +130,14 @@ def kept_alive(extent: Extent, canonical: CanonicalGraph) -> tuple[fx.Node, ...]
     """Elided nodes that something outside reads, views among them, but for those of operands."""
     heavy, inside = set[fx.Node](), set(extent.elided)
     for node in extent.interior:
-        term = canonical.term.get(node)
-        weighty = term is None or term.op not in CHEAP
-        if weighty or any(source in heavy for source in node.all_input_nodes):
+        if not shareable(node, canonical) or not heavy.isdisjoint(values_read(node)):
             heavy.add(node)
     return tuple(
         node
         for node in extent.interior
         if node in heavy
         and node not in extent.roots
-        and any(u not in inside and not is_metadata(u) for u in node.users)
+        and any(user not in inside for user in canonical.uses.of(node))
     )
 
 
@@ -170,14 +173,10 @@ def unaliased(extent: Extent, canonical: CanonicalGraph) -> Check:
 def call(match: Match, operands: Mapping[str, Any]) -> Call | Reason:
     """Bind the op's arguments and run its `outputs` under the graph's fake mode."""
     spelling, op = match.pattern.spelling, match.fusion.op(match.pattern.spelling.op)
-    scalars: dict[str, Any] = {}
-    for name, bound in match.scalars.items():
-        known = number(bound)
-        if known is None:
-            return Reason(
-                ReasonKind.SCALAR_IS_TENSOR, f"{name} is not a number known at compile time"
-            )
-        scalars[name] = scalar_type(match, name)(known)
+    bound = scalars_of(match)
+    if isinstance(bound, Reason):
+        return bound
+    scalars, left_open = bound
     fixed = {
         name: given({**operands, **scalars}) if callable(given) else given
         for name, given in spelling.attributes.items()
@@ -190,12 +189,7 @@ def call(match: Match, operands: Mapping[str, Any]) -> Call | Reason:
     with fake_mode_of([value(match.roots[0].node)]):
         made = op.outputs(**arguments)
         outputs = made if isinstance(made, tuple) else (made,)
-        return Call(op, arguments, outputs, tuple(results(match, outputs)))
-
-
-def scalar_type(match: Match, name: str) -> type:
-    hole = match.fusion.holes[name]
-    return hole.type if isinstance(hole, Scalar) else float
+        return Call(op, arguments, outputs, tuple(results(match, outputs)), open=left_open)
 
 
 def fake_mode_of(tensors: Any) -> FakeTensorMode:
@@ -204,7 +198,9 @@ def fake_mode_of(tensors: Any) -> FakeTensorMode:
 
 
 def same_results(call: Call, extent: Extent) -> Check:
-    """The op's results have the dtype, shape and device of what they replace."""
+    """The op's results have the dtype, shape and device of what they replace, and a way to its
+    strides.
+    """
     for root, new in zip(extent.roots, call.results, strict=True):
         old = value(root)
         if old.dtype != new.dtype:
@@ -225,6 +221,12 @@ def same_results(call: Call, extent: Extent) -> Check:
                 f"the op returns a tensor on {new.device} where the model has {old.device}",
                 root.name,
             )
+        if way_to(layout(old), layout(new)) is None:
+            return Reason(
+                ReasonKind.STRIDE_LIMIT,
+                f"no view or copy of the op's result has the strides {tuple(old.stride())}",
+                root.name,
+            )
     devices = {t.device for t in call.arguments.values() if isinstance(t, torch.Tensor)}
     if len(devices) > 1:
         named = ", ".join(sorted(str(d) for d in devices))
@@ -232,11 +234,3 @@ def same_results(call: Call, extent: Extent) -> Check:
             ReasonKind.SEMANTICS_UNSUPPORTED, f"its operands are on several devices: {named}"
         )
     return None
-
-
-def same_layout(old: torch.Tensor, new: torch.Tensor) -> bool:
-    """Equal strides wherever they matter (a dimension of size 1 has none)."""
-    return all(
-        size == 1 or shapes.same(a, b)
-        for size, a, b in zip(shape(old), strides(old), strides(new), strict=True)
-    )

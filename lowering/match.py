@@ -15,16 +15,15 @@ from typing import Any
 import sympy
 import torch
 
-from tile_backend.lowering import failure, node
+from tile_backend.lowering import failure
+from tile_backend.lowering.canonical_ops import OPERATIONS
 from tile_backend.lowering.fusion import Fusion, Tensor
 from tile_backend.lowering.identities import LOW_PRECISION
 from tile_backend.lowering.identities_layout import full_permutation, permute
 from tile_backend.lowering.match_sizes import agree
 from tile_backend.lowering.node import Size
-from tile_backend.lowering.terms import SymbolicNumber, Term, TermTable, number_of
+from tile_backend.lowering.terms import Term, TermTable, close, number_of, realisable
 from tile_backend.lowering.trace import LOW, Pattern
-
-COMMUTES = frozenset(("add", "mul"))
 
 
 @dataclasses.dataclass
@@ -98,34 +97,29 @@ def match_of(pattern: Pattern, term: Term, table: TermTable) -> Match | None:
     return None if binding is None else finished(pattern, binding)
 
 
-FREE = frozenset(("hole", "scalar", "number", "leaf"))
-
-
 def below_root(root: Term) -> set[str]:
-    """The operations of a term's operands, and one level further down as "operand/its operand".
-
-    Holes say nothing, and neither does a permutation of one, which any value unifies with.
-    """
-    found = set()
+    """The operations of a term's operands, and one level further down as "operand/its operand"."""
+    found: set[str] = set()
     for operand in root.args:
-        if operand.op in FREE or (operand.op == "permute" and operand.args[0].op == "hole"):
-            continue
-        found.add(operand.op)
-        found |= {
-            f"{operand.op}/{inner.op}"
-            for inner in operand.args
-            if inner.op not in FREE and not (inner.op == "permute" and inner.args[0].op == "hole")
-        }
+        if own := names(operand):
+            found |= own
+            found |= {f"{operand.op}/{name}" for inner in operand.args for name in names(inner)}
     return found
 
 
-def anything(binding: Binding) -> bool:
-    return True
+def names(term: Term) -> set[str]:
+    """What a term can be asked to be. Holes say nothing, and neither does a permutation of one,
+    which any value unifies with. What was cast before it was moved is a cast as well (moved_cast).
+    """
+    held = term.args[0] if term.op == "permute" else term
+    if OPERATIONS[held.op].free:
+        return set()
+    return {term.op} if term.cast_of is None else {term.op, "cast"}
 
 
 def unify(wanted: Term, term: Term, binding: Binding, pattern: Pattern) -> bool:
     """Extend the binding so that the pattern term is this term; False leaves it unusable."""
-    found = solve(((wanted, term),), binding, pattern, anything)
+    found = solve(((wanted, term),), binding, pattern, lambda _: True)
     if found is not None:
         binding.__dict__.update(found.__dict__)
     return found is not None
@@ -148,7 +142,7 @@ def solve(goals: Goals, binding: Binding, pattern: Pattern, accept: Accepts) -> 
             return None
         if wanted.dtype is not None:
             binding.terms[wanted] = term
-        if wanted.op in COMMUTES:
+        if OPERATIONS[wanted.op].commutes:
             (p, x), (q, y) = parts
             for order in (parts, ((p, y), (q, x))):
                 found = solve((*order, *goals), binding.copy(), pattern, accept)
@@ -167,6 +161,8 @@ def step(wanted: Term, term: Term, binding: Binding, pattern: Pattern) -> Goals 
         return () if unify_number(wanted, term, binding) else None
     if wanted.op == "permute" and wanted.args[0].op == "hole":
         return permuted_hole(wanted, term, binding)
+    if wanted.op == "cast" and term.op != "cast":
+        return moved_cast(wanted, term, binding)
     if wanted.op != term.op or len(wanted.args) != len(term.args):
         return None
     if not unify_attributes(wanted.attrs, term.attrs, binding):
@@ -183,6 +179,16 @@ def permuted_hole(wanted: Term, term: Term, binding: Binding) -> Goals | None:
     inverse = tuple(dims.index(d) - term.rank for d in range(-term.rank, 0))
     source = term.args[0] if term.op == "permute" and term.attrs == wanted.attrs else None
     return ((hole, source or permute(binding.table, term, inverse)),)
+
+
+def moved_cast(wanted: Term, term: Term, binding: Binding) -> Goals | None:
+    """cast(hole) is also a value into which a cast was moved: the hole is what was cast."""
+    (hole,) = wanted.args
+    if hole.op != "hole" or term.cast_of is None or term.dtype is None:
+        return None
+    if not unify_attributes(wanted.attrs, (term.dtype,), binding):
+        return None
+    return ((hole, term.cast_of),)
 
 
 def unify_attributes(wanted: tuple[Any, ...], given: tuple[Any, ...], binding: Binding) -> bool:
@@ -228,17 +234,6 @@ def hole_accepts(hole: Term, term: Term, binding: Binding, pattern: Pattern) -> 
     return term.rank == len(names)
 
 
-DERIVED = frozenset(("cast", "permute", "slice", "select", "reshape", "expand", "neg"))
-"""What may be done to a value of the graph to make an operand: see realise."""
-
-
-def realisable(term: Term) -> bool:
-    """False for a value that only the identities made up, such as the reciprocal of a divisor."""
-    if term.node is not None:
-        return True
-    return term.op in DERIVED and all(realisable(a) for a in term.args if a.dtype is not None)
-
-
 def unify_number(wanted: Term, term: Term, binding: Binding) -> bool:
     if term.op != "number":
         return False
@@ -265,11 +260,6 @@ def unify_number(wanted: Term, term: Term, binding: Binding) -> bool:
     return True
 
 
-def close(a: float, b: float) -> bool:
-    """Equal up to the rounding of a literal to float32: 1e-6 comes back as 9.9999999747e-07."""
-    return a == b or abs(a - b) <= 1e-6 * max(abs(a), abs(b))
-
-
 def fits(pattern: Pattern, binding: Binding) -> bool:
     """Every hole is bound, and the sizes that attributes and holes state agree."""
     bound = operands_of(pattern, binding)
@@ -284,17 +274,3 @@ def finished(pattern: Pattern, binding: Binding) -> Match:
 def operands_of(pattern: Pattern, binding: Binding) -> dict[str, Term]:
     holes = pattern.holes.items()
     return {name: binding.terms[hole] for name, hole in holes if hole in binding.terms}
-
-
-def number(value: Any) -> float | str | None:
-    """A bound scalar as a float; specialises a symbolic float (with a guard of Dynamo's).
-
-    A word is itself.
-    """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, SymbolicNumber):
-        return float(node.value(value.node))
-    if isinstance(value, sympy.Expr):
-        return float(value) if value.is_number else None
-    return float(value)

@@ -80,6 +80,7 @@ def joined(
         tuple(sorted(inside - {first.root, second.root}, key=order.__getitem__)),
         tuple(sorted(operands, key=order.__getitem__)),
         (),
+        (*first.extent.read, *second.extent.read),
         {**first.extent.equal, **second.extent.equal},
         {**first.extent.stood_for, **second.extent.stood_for},
     )
@@ -93,7 +94,8 @@ def joined(
     outputs = (*first.call.outputs, *second.call.outputs)
     results = (*first.call.results, *second.call.results)
     read = (*first.call.read, *second.call.read)
-    call = legality.Call(op, arguments, outputs, results, read)
+    left_open = (*first.call.open, *second.call.open)
+    call = legality.Call(op, arguments, outputs, results, read, open=left_open)
     return dataclasses.replace(
         first,
         extent=extent,

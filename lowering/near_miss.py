@@ -19,6 +19,7 @@ from torch import fx
 from tile_backend.lowering import failure
 from tile_backend.lowering.anchors import anchors
 from tile_backend.lowering.canonical import CanonicalGraph
+from tile_backend.lowering.canonical_ops import OPERATIONS
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.match import Binding, unify, unify_attributes
 from tile_backend.lowering.node import frames, place
@@ -27,7 +28,6 @@ from tile_backend.lowering.terms import Term, number_of
 from tile_backend.lowering.trace import Pattern
 
 THRESHOLD = 0.7
-REDUCTIONS = ("mean", "sum", "amax", "softmax", "log_softmax")
 REACH = 6
 """How many operations the root of a spelling may lie above its anchor."""
 
@@ -194,20 +194,24 @@ def score(
 ) -> tuple[int, Reason | None]:
     """How many operations of `wanted` are there in `term`, and the first difference."""
     known = binding.terms.get(wanted)
-    if wanted.op in ("hole", "scalar", "number"):
+    if OPERATIONS[wanted.op].free:
         if known is not None and known is not term:
             same = known.op == term.op == "leaf" and known.node is term.node
             words = "is written to in between" if same else "stands for two different values"
             return 0, difference(wanted, term, f"{wanted.attrs[0]} {words}")
         accepted = unify(wanted, term, binding, pattern)
         return 0, None if accepted else difference(wanted, term)
+    if wanted.op == "cast" != term.op and term.cast_of is not None:  # see match.moved_cast
+        matched, reason = score(wanted.args[0], term.cast_of, binding, pattern)
+        binding.terms[wanted] = term
+        return matched + 1, reason
     if wanted.op != term.op or len(wanted.args) != len(term.args):
         return 0, difference(wanted, term)
     reason = None
     if not unify_attributes(wanted.attrs, term.attrs, binding):
         reason = constant(wanted, term)
     orders = [term.args]
-    if wanted.op in ("add", "mul"):
+    if OPERATIONS[wanted.op].commutes:
         orders.append(term.args[::-1])
     best: tuple[int, Reason | None, Binding] | None = None
     for order in orders:
@@ -267,7 +271,7 @@ def constant(wanted: Term, term: Term) -> Reason:
     fixed = [p for p in pairs if p[0] != p[1] and not isinstance(p[0], sympy.Expr)]
     expected, found = map(shown, (fixed or pairs)[0])
     where = f"{term.op}{place(term.node)}"
-    if term.op in REDUCTIONS:
+    if OPERATIONS[term.op].reduces:
         text = f"{where} is over dimension {found}, not {expected}"
     else:
         text = f"{where} has {found} where {expected} is expected"

@@ -10,26 +10,25 @@ from __future__ import annotations
 from torch import fx
 
 from tile_backend.lowering.canonical import CALLS, CanonicalGraph
-from tile_backend.lowering.extent import CHEAP
+from tile_backend.lowering.canonical_ops import OPERATIONS
 from tile_backend.lowering.near_miss import NearMiss
+from tile_backend.lowering.uses import values_read
 
 BEYOND = 3
 """How many calls above the last one that fits are taken along."""
-VIEWS = CHEAP - {"leaf", "number"}
-"""Terms that compute nothing; the sum over a dimension that is left out is one, too: of a sum."""
 
 
 def nodes(found: NearMiss, canonical: CanonicalGraph) -> list[fx.Node]:
     """In program order, the root last."""
     bound = found.binding.terms
-    holes = (t for p, t in bound.items() if p.op == "hole" and t.op not in VIEWS)
+    holes = (t for p, t in bound.items() if p.op == "hole" and not OPERATIONS[t.op].shareable)
     operands = {node for term in holes for node in canonical.nodes.get(term, ())}
     fits = {n for p, t in bound.items() if p.op != "hole" for n in canonical.nodes.get(t, ())}
     reach = {found.root: BEYOND}
     todo = [found.root]
     while todo:
         node = todo.pop()
-        for source in node.all_input_nodes:
+        for source in values_read(node):
             left = BEYOND if source in fits else reach[node] - 1
             if source.op in CALLS and source not in operands and left > reach.get(source, -1):
                 reach[source] = left

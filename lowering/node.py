@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import linecache
+import weakref
+from collections.abc import Hashable, Sequence
 from typing import Any, TypeAlias
 
 import sympy
@@ -58,6 +60,14 @@ def target_name(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target))
 
 
+def target_key(node: fx.Node) -> Hashable:
+    """What a node calls, for a key that outlives the graph: a function of the user's may go."""
+    try:
+        return weakref.ref(node.target)
+    except TypeError:  # a name, or a method of a type of torch's own
+        return node.target
+
+
 def called_name(node: fx.Node) -> str:
     """The name of the function or method that a node calls; "" for other nodes."""
     if node.op == "call_method":
@@ -111,10 +121,14 @@ def text(node: fx.Node) -> str:
 
 def spec(tensor: torch.Tensor) -> TensorSpec:
     """A fake tensor as plain data; hints stand in for symbols where a number is needed."""
+
+    def told(sizes: Sequence[Size]) -> tuple[int | str, ...]:
+        return tuple(d if isinstance(d, int) else str(d) for d in sizes)
+
     return TensorSpec(
         dtype=str(tensor.dtype).removeprefix("torch."),
-        shape=tuple(d if isinstance(d, int) else str(d) for d in tensor.shape),
-        stride=tuple(d if isinstance(d, int) else str(d) for d in tensor.stride()),
+        shape=told(shape(tensor)),
+        stride=told(strides(tensor)),
         device=str(tensor.device),
         example_shape=tuple(hint(d) for d in tensor.shape),
         example_stride=tuple(hint(d) for d in tensor.stride()),

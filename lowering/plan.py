@@ -14,7 +14,7 @@ from torch import fx
 
 from tile_backend.lowering import failure, legality, read_place
 from tile_backend.lowering.canonical import CanonicalGraph
-from tile_backend.lowering.extent import Extent, extent
+from tile_backend.lowering.extent import Extent, extent, meeting_operands, shareable
 from tile_backend.lowering.identities_layout import full_permutation
 from tile_backend.lowering.legality import Call
 from tile_backend.lowering.mask import proof
@@ -122,11 +122,17 @@ def found(canonical: CanonicalGraph, matcher: Matcher) -> Iterable[Candidate]:
 
 def lying(match: Match, root: fx.Node, canonical: CanonicalGraph) -> Iterator[Candidate]:
     """The match with its nodes, where all its results are nodes."""
-    where = failure.tried("finding its nodes", root, extent, match, canonical)
-    if isinstance(where, Reason):
-        yield Candidate(match, Extent((root,), (), (), ()), root, reason=where)
-    elif where is not None:
-        yield Candidate(match, where, where.roots[0])
+    found = failure.tried("finding its nodes", root, placed, match, canonical)
+    if isinstance(found, Reason):
+        yield Candidate(match, Extent((root,), (), (), (), (True,)), root, reason=found)
+    elif found is not None:
+        yield found
+
+
+def placed(match: Match, canonical: CanonicalGraph) -> Candidate | None:
+    match = meeting_operands(match, canonical)
+    where = extent(match, canonical)
+    return None if where is None else Candidate(match, where, where.roots[0])
 
 
 def all_matches(term: Term, matcher: Matcher, canonical: CanonicalGraph) -> list[Match]:
@@ -155,13 +161,7 @@ def rank(canonical: CanonicalGraph) -> Callable[[Candidate], tuple[int, int, int
 
 def weighty(where: Extent, canonical: CanonicalGraph) -> list[fx.Node]:
     """The elided nodes that only one rewrite may have: casts and views can be shared."""
-    cheap = ("cast", "slice", "select", "permute", "reshape", "expand")
-    return [
-        node
-        for node in where.elided
-        if node is where.roots[0]
-        or (node in canonical.term and canonical.term[node].op not in cheap)
-    ]
+    return [n for n in where.elided if n is where.roots[0] or not shareable(n, canonical)]
 
 
 def judge(

@@ -106,18 +106,19 @@ def undisturbed(extent: Extent, canonical: CanonicalGraph) -> Check:
 
 
 def place(extent: Extent, canonical: CanonicalGraph) -> fx.Node:
-    """The node before which the op goes: the first to use a result, or the main result itself."""
+    """The node before which the op goes: the first to need a result, or the main result itself."""
     order = canonical.effects.position
-    gone = set(extent.elided) - surviving(extent)
-    users = [u for root in extent.roots for u in root.users if u not in gone]
+    gone = set(extent.elided) - surviving(extent, canonical)
+    users = [u for root in extent.roots for u in canonical.uses.of(root) if u not in gone]
     return min((extent.roots[0], *users), key=order.__getitem__)
 
 
-def surviving(extent: Extent) -> set[fx.Node]:
-    """Elided nodes that stay because something outside reads them: casts and views are shared."""
+def surviving(extent: Extent, canonical: CanonicalGraph) -> set[fx.Node]:
+    """Elided nodes that stay because something outside needs them: casts and views are shared."""
     inside, found = set(extent.elided), set[fx.Node]()
     for node in reversed(extent.interior):
-        if node not in extent.roots and any(u not in inside or u in found for u in node.users):
+        users = canonical.uses.of(node)
+        if node not in extent.roots and any(u not in inside or u in found for u in users):
             found.add(node)
     return found
 

@@ -25,23 +25,28 @@ def realise(term: Term, leaf: Callable[[fx.Node], Any]) -> Any:
     """leaf maps a node to its fake value or to a proxy; views and casts are applied on top."""
     if term.node is not None:
         return leaf(term.node)
-    if term.op == "cast":
-        return realise(term.args[0], leaf).to(term.dtype)
-    if term.op == "permute":
-        return realise(term.args[0], leaf).permute(full_permutation(term.attrs, term.rank))
-    if term.op == "slice":
-        dim, *bounds = (known(a) for a in term.attrs)
-        index = (Ellipsis, slice(*bounds), *(slice(None),) * (-dim - 1))
-        return realise(term.args[0], leaf)[index]
-    if term.op == "select":
-        return realise(term.args[0], leaf).select(*(known(a) for a in term.attrs))
-    if term.op == "reshape":
-        return realise(term.args[0], leaf).reshape(inferred(term.attrs))
-    if term.op == "expand":
-        return realise(term.args[0], leaf).expand([known(s) for s in term.attrs])
-    if term.op == "neg":
-        return -realise(term.args[0], leaf)
-    raise Unrealisable(f"{term.op} is not a view of a value in the graph")
+    whole = "cast" if term.made_of == (term.cast_of,) else term.op
+    written = WRITTEN.get(whole)
+    if written is None or len(term.made_of) != 1:
+        raise Unrealisable(f"{term.op} is not a view of a value in the graph")
+    return written(term, realise(term.made_of[0], leaf))
+
+
+def sliced(term: Term, x: Any) -> Any:
+    dim, *bounds = (known(a) for a in term.attrs)
+    return x[(Ellipsis, slice(*bounds), *(slice(None),) * (-dim - 1))]
+
+
+WRITTEN: Mapping[str, Callable[[Term, Any], Any]] = {
+    "cast": lambda term, x: x.to(term.dtype),
+    "permute": lambda term, x: x.permute(full_permutation(term.attrs, term.rank)),
+    "slice": sliced,
+    "select": lambda term, x: x.select(*(known(a) for a in term.attrs)),
+    "reshape": lambda term, x: x.reshape(inferred(term.attrs)),
+    "expand": lambda term, x: x.expand([known(size) for size in term.attrs]),
+    "neg": lambda term, x: -x,
+}
+"""How each operation that is `realised` (see canonical_ops) is written, from the one operand."""
 
 
 def results(match: Match, values: Sequence[Any]) -> list[Any]:

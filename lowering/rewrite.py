@@ -22,14 +22,15 @@ from torch.fx.traceback import NodeSource, NodeSourceAction
 from tile_backend.lowering import checked, failure, steps
 from tile_backend.lowering.check_request import Check
 from tile_backend.lowering.fusion import Op
-from tile_backend.lowering.legality import fake_mode_of, same_layout
+from tile_backend.lowering.legality import fake_mode_of
 from tile_backend.lowering.mask.source import Source
 from tile_backend.lowering.match import Match
-from tile_backend.lowering.node import hint, line, value
+from tile_backend.lowering.node import line, value
 from tile_backend.lowering.plan import Candidate
 from tile_backend.lowering.realise import operands, results
 from tile_backend.lowering.reason import Reason
 from tile_backend.lowering.signature import declared
+from tile_backend.lowering.strides import layout, way_to
 from tile_backend.lowering.undo import Journal
 
 Inside = Callable[[fx.Graph, Candidate, Journal], Candidate]
@@ -69,7 +70,7 @@ def apply(
     placed = set[fx.Node]()
     for candidate in in_turn(candidates, order.__getitem__):
         journal = Journal()
-        given = graph, candidate, replaced, placed, overload, check, journal, inside
+        given = graph, candidate, replaced, placed, overload, check, journal, inside, order
         reason = failure.tried("putting it in", candidate.root, put_in, *given)
         if reason is None:
             done.append(candidate)
@@ -109,8 +110,10 @@ def put_in(
     check: Check | None,
     journal: Journal,
     inside: Inside,
+    order: Mapping[fx.Node, int],
 ) -> None:
-    splice(graph, inside(graph, candidate, journal), replaced, placed, overload, check, journal)
+    given = inside(graph, candidate, journal)
+    splice(graph, given, replaced, placed, overload, check, journal, order)
 
 
 def drop_outputs(graph: fx.Graph, dropped: set[fx.Node]) -> None:
@@ -128,11 +131,13 @@ def splice(
     overload: str,
     check: Check | None,
     journal: Journal,
+    order: Mapping[fx.Node, int],
 ) -> None:
     """Insert one op. `replaced` maps the results that earlier ops took over, and is extended.
 
     placed: the nodes of earlier ops, extended: they stand in front of this one, so that they go on
-    reading the original of what it takes over. journal: takes it back.
+    reading the original of what it takes over. journal: takes it back. order: of the nodes that
+    are not ours.
     """
     tracer = TracksNodes(graph)
     journal.add(lambda: erase_made(graph, tracer.made))
@@ -150,13 +155,16 @@ def splice(
     with graph.inserting_before(candidate.place):
         laid_out = replacement(candidate, tracer, leaf, taken, overload, check)
     annotate(tracer.made, candidate)
-    ours = placed.union(tracer.made)
+    ours, first = placed.union(tracer.made), order[candidate.place]
+
+    def takes_new(user: fx.Node) -> bool:
+        """Who needs no element of a result may stand before it, and keeps the old one."""
+        return user not in ours and order.get(user, first) >= first
+
     for root, proxy in zip(candidate.extent.roots, laid_out, strict=True):
-        users = [user for user in root.users if user not in ours]
+        users = [user for user in root.users if takes_new(user)]
         journal.add(functools.partial(give_back, root, proxy.node, users, replaced))
-        root.replace_all_uses_with(
-            proxy.node, delete_user_cb=lambda user: user not in ours, propagate_meta=False
-        )
+        root.replace_all_uses_with(proxy.node, delete_user_cb=takes_new, propagate_meta=False)
         replaced[root] = proxy.node
     placed.update(tracer.made)
 
@@ -203,7 +211,7 @@ def replacement(
     found = made if candidate.merged else results(candidate.match, made)
     return [
         result_like(proxy, value(root), fake)
-        for proxy, root, fake in zip(found, candidate.extent.roots, call.results, strict=True)
+        for proxy, root, fake in zip(found, candidate.extent.roots, laid(candidate), strict=True)
     ]
 
 
@@ -245,6 +253,25 @@ def inserted(
     return found if several else found[0]
 
 
+def rehearse(candidate: Candidate, overload: str) -> None:
+    """Make the new code aside, with its fake values: nothing is changed.
+
+    Raises NewGuard where torch or an op would have to know more of the sizes than the program does.
+    """
+    graph = fx.Graph()
+    tracer = TracksNodes(graph)
+    taken: dict[fx.Node, fx.Node] = {}
+
+    def leaf(node: fx.Node) -> fx.Proxy:
+        if node not in taken:
+            taken[node] = graph.placeholder(node.name)
+            taken[node].meta["example_value"] = value(node)
+        return fx.Proxy(taken[node], tracer)
+
+    replacement(candidate, tracer, leaf, lambda source: source.made(leaf), overload)
+    annotate(tracer.made, candidate)
+
+
 def bound_operands(candidate: Candidate, leaf: Any) -> Mapping[str, Any]:
     """The op's tensor arguments by name; a merged call takes the separate one of each match."""
     found = dict(operands(candidate.match, leaf))
@@ -257,14 +284,24 @@ def bound_operands(candidate: Candidate, leaf: Any) -> Mapping[str, Any]:
 
 
 def result_like(proxy: Any, old: torch.Tensor, new: torch.Tensor) -> Any:
-    """The result in the memory layout that the model has here, which views downstream rely on."""
-    if same_layout(old, new):
-        return proxy
-    order = sorted(range(old.dim()), key=lambda d: (-hint(old.stride(d)), d))
-    inverse = [order.index(d) for d in range(old.dim())]
-    if order == list(range(old.dim())):
-        return proxy.contiguous()
-    return proxy.permute(order).contiguous().permute(inverse)
+    """The result in the strides that the model has here. new: a fake tensor that lies like it."""
+    way = way_to(layout(old), layout(new))
+    if way is None:
+        raise ValueError(f"nothing has the strides {tuple(old.stride())} of the model's result")
+    return way(proxy)
+
+
+def laid(candidate: Candidate) -> Sequence[torch.Tensor]:
+    """Fake tensors that lie like the new results do, before anything is done about it."""
+    call = candidate.call
+    assert call is not None
+    if candidate.plain and call.respelled is not None:
+        given = call.masked if call.respelled.masked else call.arguments
+        with fake_mode_of([value(candidate.root)]), torch.no_grad():
+            return results(candidate.match, (call.respelled.function(**given),))
+    if call.steps:
+        return results(candidate.match, call.steps[-1].outputs)
+    return call.results
 
 
 def annotate(made: list[fx.Node], candidate: Candidate) -> None:

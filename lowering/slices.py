@@ -18,10 +18,10 @@ from torch import fx
 from tile_backend.lowering import failure
 from tile_backend.lowering.alone import kind
 from tile_backend.lowering.effects import Effects
-from tile_backend.lowering.extent import holds_tensors
 from tile_backend.lowering.fusible import kind_of
-from tile_backend.lowering.node import called_name, value
+from tile_backend.lowering.node import called_name, target_key, value
 from tile_backend.lowering.plan import Candidate
+from tile_backend.lowering.uses import Uses, holds_tensors, values_read
 
 MOST_NEIGHBOURS = 40
 """Of one site."""
@@ -31,10 +31,11 @@ MOST_SITES = 6
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """candidates, neighbours: in the order of the program."""
+    """candidates, neighbours: in the order of the program. uses: of the values of the graph."""
 
     candidates: tuple[Candidate, ...]
     neighbours: tuple[fx.Node, ...]
+    uses: Uses = dataclasses.field(repr=False)
 
     @property
     def nodes(self) -> set[fx.Node]:
@@ -50,7 +51,7 @@ class Slice:
             node
             for node in sorted(nodes - gone, key=order_in(self.candidates[0].root.graph))
             if isinstance(value(node), torch.Tensor)
-            and any(user not in nodes for user in node.users)
+            and any(user not in nodes for user in self.uses.of(node))
         )
 
     @property
@@ -68,7 +69,7 @@ class Slice:
             return f"#{number[node]}" if node in number else kind(node)
 
         calls = tuple(
-            (n.op, n.target, str(fx.node.map_arg((n.args, n.kwargs), named)), kind(n))
+            (n.op, target_key(n), str(fx.node.map_arg((n.args, n.kwargs), named)), kind(n))
             for n in nodes
         )
         sites = tuple(
@@ -89,7 +90,8 @@ def slices(candidates: Sequence[Candidate], effects: Effects) -> list[Slice]:
     if not candidates:
         return []
     graph = candidates[0].root.graph
-    walk = Walk(graph, effects)
+    uses = Uses(effects)
+    walk = Walk(graph, effects, uses)
     reached = [
         failure.instead(set[fx.Node](), "finding its neighbours", one.root, walk.around, one)
         for one in candidates
@@ -102,19 +104,21 @@ def slices(candidates: Sequence[Candidate], effects: Effects) -> list[Slice]:
             sites = tuple(candidates[index] for index in part)
             own = {node for site in sites for node in site.extent.elided}
             near = {node for index in part for node in reached[index]} - own
-            found.append(Slice(sites, tuple(sorted(near, key=effects.position.__getitem__))))
+            near_by = tuple(sorted(near, key=effects.position.__getitem__))
+            found.append(Slice(sites, near_by, uses))
     return found
 
 
 class Walk:
     """From sites to their neighbours."""
 
-    def __init__(self, graph: fx.Graph, effects: Effects) -> None:
+    def __init__(self, graph: fx.Graph, effects: Effects, uses: Uses) -> None:
         self.effects = effects
+        self.uses = uses
         self.fusible = {node for node in graph.nodes if is_fusible(node)}
         self.depth: dict[fx.Node, int] = {}
         for node in graph.nodes:
-            before = max((self.depth[source] for source in node.all_input_nodes), default=0)
+            before = max((self.depth[source] for source in values_read(node)), default=0)
             own = node.op.startswith("call") and holds_tensors(node) and node not in self.fusible
             self.depth[node] = before + own
 
@@ -129,7 +133,7 @@ class Walk:
         todo, room = list(seeds), MOST_NEIGHBOURS
         while todo and room:
             node = todo.pop(0)
-            for near in (*node.users, *node.all_input_nodes):
+            for near in (*self.uses.of(node), *values_read(node)):
                 if near in found or near not in self.fusible or not holds_tensors(near):
                     continue
                 if self.depth[near] != self.depth[node] or near in self.effects.volatile:

@@ -15,6 +15,7 @@ import sympy
 import torch
 from torch import fx
 
+from tile_backend.lowering.canonical_ops import OPERATIONS
 from tile_backend.lowering.node import Size
 
 Attributes = tuple[Any, ...]
@@ -32,6 +33,8 @@ class Term:
     shape:  ints or sympy expressions.
     node:   the first graph node with this value; None for a derived view or cast that the graph
             lacks.
+    cast_of: a value that this is the cast of, where the identities have moved the cast inside; it
+            may be one that the graph holds.
     """
 
     op: str
@@ -40,10 +43,20 @@ class Term:
     dtype: torch.dtype | None
     shape: tuple[Size, ...]
     node: fx.Node | None = None
+    cast_of: Term | None = None
 
     @property
     def rank(self) -> int:
         return len(self.shape)
+
+    @property
+    def made_of(self) -> tuple[Term, ...]:
+        """What it is written down from where no node holds it: its operands, or what it is the
+        cast of, where the graph holds that.
+        """
+        if self.cast_of is not None and self.cast_of.node is not None:
+            return (self.cast_of,)
+        return tuple(argument for argument in self.args if argument.dtype is not None)
 
     def __repr__(self) -> str:
         inner = ", ".join([*(repr(a) for a in self.args), *(str(a) for a in self.attrs)])
@@ -124,6 +137,17 @@ class TermTable:
         found.node = node
         return found
 
+    def written(self, term: Term, made_of: tuple[Term, ...]) -> Term:
+        """The same value as one that no node holds, written down from these (see realise)."""
+        key = ("written", term, *made_of)
+        found = self._interned.get(key)
+        if found is None:
+            whole = (term.op, made_of, term.attrs)
+            if term.made_of == (term.cast_of,):
+                whole = ("cast", made_of, (term.dtype,))
+            found = self._interned[key] = Term(*whole, term.dtype, term.shape)
+        return found
+
     def number(self, value: Any) -> Term:
         """A literal, a word, a size expression, a SymbolicNumber, or in a pattern a scalar hole.
 
@@ -137,6 +161,17 @@ class TermTable:
         return self.intern("number", (), (kind, value), None, ())
 
 
+def realisable(term: Term) -> bool:
+    """False for a value that only the identities made up, such as the reciprocal of a divisor."""
+    return term.node is not None or can_be_written(term)
+
+
+def can_be_written(term: Term) -> bool:
+    """Whether a value can be had without a node that holds it: a view or a cast of other values."""
+    cast = term.made_of == (term.cast_of,)
+    return (cast or OPERATIONS[term.op].realised) and all(map(realisable, term.made_of))
+
+
 def number_of(term: Term) -> float | None:
     """The literal's value, or None when the term is no literal number."""
     if term.op != "number":
@@ -147,3 +182,8 @@ def number_of(term: Term) -> float | None:
     if isinstance(value, sympy.Expr) and value.is_number:
         return float(value)
     return None
+
+
+def close(a: float, b: float) -> bool:
+    """Equal up to the rounding of a literal to float32: 1e-6 comes back as 9.9999999747e-07."""
+    return a == b or abs(a - b) <= 1e-6 * max(abs(a), abs(b))

@@ -23,6 +23,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._sympy.functions import FloorDiv
 
+from tile_backend.lowering.canonical_ops import OPERATIONS
 from tile_backend.lowering.fusion import Fusion, Scalar, Spelling, Tensor
 from tile_backend.lowering.meta_results import MetaResults
 from tile_backend.lowering.node import shape
@@ -231,6 +232,7 @@ def generalise(roots: tuple[Term, ...], sizes: Mapping[str, int]) -> None:
     known = expressions(tuple(sizes.items()))
     for term in interior(roots):
         term.attrs = tuple(known.get(a, a) if type(a) is int else a for a in term.attrs)
+        term.cast_of = None  # what a graph may hold is nothing that a pattern asks for
 
 
 @functools.cache
@@ -258,7 +260,7 @@ def interior(roots: tuple[Term, ...]) -> list[Term]:
     todo = list(roots)
     while todo:
         term = todo.pop()
-        if term in found or term.op in ("hole", "scalar", "number"):
+        if term in found or OPERATIONS[term.op].free:
             continue
         found[term] = None
         todo += term.args

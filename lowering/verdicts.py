@@ -6,17 +6,29 @@ touches no other.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import fx
 
-from tile_backend.lowering import choice, custom_op, failure, gate, site_kernels
+from tile_backend.lowering import (
+    choice,
+    custom_op,
+    failure,
+    gate,
+    guards,
+    rewrite,
+    site_kernels,
+)
 from tile_backend.lowering.choice import Means
 from tile_backend.lowering.gate import Verdict
 from tile_backend.lowering.legality import Call
 from tile_backend.lowering.nesting import Nesting
+from tile_backend.lowering.node import shape, strides
 from tile_backend.lowering.plan import Candidate
-from tile_backend.lowering.reason import Reason
+from tile_backend.lowering.reason import Reason, ReasonKind
+from tile_backend.lowering.site import Decision
 
 
 def judge(
@@ -48,7 +60,7 @@ def judge(
         chosen = out.get(c.root) or wanted.get(c.root)
         if isinstance(chosen, Reason):
             return chosen
-        return gate.decide(c.match.fusion, call_of(c), kernels, chosen)
+        return for_all_sizes(c, gate.decide(c.match.fusion, call_of(c), kernels, chosen), kernels)
 
     verdicts = [failure.tried("deciding what runs", c.root, decided, c) for c in candidates]
     calls = [call_of(c) for c in candidates]
@@ -72,3 +84,30 @@ def call_of(candidate: Candidate) -> Call:
     """What stands for a candidate that was chosen."""
     assert candidate.call is not None
     return candidate.call
+
+
+def for_all_sizes(candidate: Candidate, verdict: Verdict, kernels: str) -> Verdict:
+    """The verdict, if the new code is right for every size that the program leaves open."""
+    respelled = verdict.decision.respelled
+    if not (verdict.put_in or respelled) or not is_dynamic(candidate):
+        return verdict
+    custom_op.define([candidate.match.fusion])
+    try:
+        rewrite.rehearse(dataclasses.replace(candidate, plain=respelled), overload_for(kernels))
+    except guards.NewGuard as question:
+        reason = Reason(ReasonKind.SHAPE_UNPROVABLE, question.text)
+        kept = Decision("reference", reason.text, basis="limit")
+        return Verdict(kept, put_in=False, fallback=None if respelled else reason)
+    return verdict
+
+
+def is_dynamic(candidate: Candidate) -> bool:
+    """Whether a size of what its op reads is a symbol."""
+    given = call_of(candidate).arguments.values()
+    tensors = (a for a in given if isinstance(a, torch.Tensor))
+    return any(not isinstance(n, int) for t in tensors for n in (*shape(t), *strides(t)))
+
+
+def overload_for(kernels: str) -> str:
+    """Of the ops that go in, see custom_op."""
+    return custom_op.INTERPRETED if kernels == "interpret" else "default"

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 
 from tile_backend.lowering import identities_layout as layout
 from tile_backend.lowering import shapes
+from tile_backend.lowering.canonical_ops import having
 from tile_backend.lowering.identities import build, cast
 from tile_backend.lowering.terms import Term, TermTable
 from tile_backend.lowering.vocabulary import Meaning, Result, is_number, word
 
-EACH_LOGIT = frozenset(("cast", "tanh", "mul", "div"))
+EACH_LOGIT = having("elementwise")
 """What is done to one logit at a time, between the last layer and the loss."""
 
 
@@ -120,6 +121,8 @@ def rows(t: TermTable, x: Term, moves: tuple[Term, ...]) -> Term:
     tensors = [a for a in x.args if a.dtype is not None]
     if x.op in EACH_LOGIT and len(tensors) == 1 and shapes.equal(tensors[0].shape, x.shape):
         inner = rows(t, tensors[0], moves)
+        if inner is tensors[0]:
+            return x  # a node holds it, perhaps of another region
         args = tuple(inner if a is tensors[0] else a for a in x.args)
         return t.intern(x.op, args, x.attrs, x.dtype, inner.shape)
     while moves and moves[-1].op == "reshape":

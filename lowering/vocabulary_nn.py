@@ -135,21 +135,13 @@ def sdpa(
         scale = 1.0 / math.sqrt(width)
     if attn_mask is not None and not isinstance(attn_mask, Term):
         return None
-    args = [*(narrowed(t, x, r.dtype) for x in qkv), t.number(scale)]
+    args = [*(cast(t, x, r.dtype) for x in qkv), t.number(scale)]
     args += [] if attn_mask is None else [attn_mask]
     args += [] if dropout_p == 0 else [t.number(dropout_p)]
     fewer = not shapes.same(query.shape[-3], key.shape[-3])
     grouped = fewer and (enable_gqa or key.shape[-3] == 1)  # one head is broadcast without the flag
     flags = (bool(is_causal), grouped, attn_mask is not None, dropout_p != 0)
     return build(t, "sdpa", tuple(args), flags, r.dtype, r.shape)
-
-
-def narrowed(t: TermTable, x: Term, dtype: Any) -> Term:
-    """What autocast makes of an operand. Joined parts stay joined: nothing holds them cast."""
-    found = cast(t, x, dtype)
-    if found is x or found.op not in ("cat", "stack") or found.node is not None:
-        return found
-    return t.intern("cast", (x,), (dtype,), dtype, x.shape)
 
 
 def normalises_last(normalized_shape: Any, x: Any) -> bool:

@@ -221,7 +221,7 @@ class Writes(TorchDispatchMode):
 
 def address(tensor: torch.Tensor) -> int:
     """Of a tensor's storage, which lives as long as the tensor does."""
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def tensors(given: Any) -> Iterator[torch.Tensor]:

@@ -94,12 +94,21 @@ def respelled(arguments: Mapping[str, Any], masked: Mapping[str, Any]) -> Respel
     """
     if on_cpu.possible(arguments):
         if on_cpu.whole(arguments):
-            return Respelling("SDPA skips what it hides and takes K and V unexpanded")
+            return Respelling(gain_of(arguments))
         if blocks(arguments) is not None:
             return Respelling("each block of queries reads only the keys that it sees")
     if is_decode(masked):
         return Respelling("K and V are read unexpanded", unexpanded)
     return None
+
+
+def gain_of(arguments: Mapping[str, Any]) -> str:
+    """What plain SDPA saves here: hidden keys only where it hides some, K and V where shared."""
+    found = ["SDPA skips what it hides" if arguments["is_causal"] else "SDPA reads no mask"]
+    heads = [arguments[name].shape[1] for name in ("q", "k")]
+    if all(isinstance(number, int) for number in heads) and heads[0] != heads[1]:
+        found.append("takes K and V unexpanded")
+    return " and ".join(found)
 
 
 MOST_QUERIES = 16

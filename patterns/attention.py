@@ -18,6 +18,7 @@ from tile_backend.lowering.fusion import (
     Shape,
     Spelling,
     Tensor,
+    hint,
 )
 from tile_backend.patterns import _attention_forms as forms
 from tile_backend.patterns._attention_mask import RULE
@@ -132,7 +133,7 @@ def describe(arguments: Mapping[str, Any]) -> dict[str, object]:
     mask = "tensor" if arguments["mask"] is not None else "none"
     return {
         "mask": "causal" if arguments["is_causal"] else mask,
-        "kv_groups": int(q.shape[1]) // int(k.shape[1]),
+        "kv_groups": hint(q.shape[1]) // hint(k.shape[1]),
         "scale": arguments["scale"],
         "softcap": arguments["softcap"],
         "sinks": arguments["sinks"] is not None,

@@ -60,10 +60,10 @@ class Case:
         absent = {name: None for name, dtype in self.dtypes.items() if dtype is None}
         return functools.partial(self.spelling.function, **absent, **self.scalars)
 
-    def inputs(self, seed: int = 0) -> dict[str, torch.Tensor]:
+    def inputs(self, seed: int = 0, sizes: Mapping[str, int] = SIZES) -> dict[str, torch.Tensor]:
         """The tensors that are present, by name."""
         generator = torch.Generator().manual_seed(seed)
-        sizes = sizes_for(self.spelling, SIZES, GROUPS, TABLE)
+        sizes = sizes_for(self.spelling, sizes, GROUPS, TABLE)
         made = {}
         for name, dtype in self.dtypes.items():
             hole = self.fusion.holes[name]
@@ -89,6 +89,12 @@ class Case:
             for name, dtype in self.dtypes.items()
         ]
         return f"{self.fusion.name}-{self.spelling.title}-{'-'.join(words)}"
+
+
+def sizes_with(batch: int, length: int) -> dict[str, int]:
+    """SIZES with another batch and another length of sequences."""
+    lengths = {"S": length, "_1": length, "L": length + 2}
+    return {**SIZES, "B": batch, "_0": batch, "N": 2 * batch, **lengths}
 
 
 def parameters_of(function: Callable[..., Any]) -> list[str]:

@@ -46,6 +46,7 @@ def a_bit_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("train", (False, True))
 @pytest.mark.parametrize("dynamic", (None, True))
+@torch._dynamo.config.patch(specialize_float=True)
 @pytest.mark.usefixtures("graphs_only")
 def test_the_same_bits_go_in(train: bool, dynamic: bool | None) -> None:
     x, _, weight = x_and_more()

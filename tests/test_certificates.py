@@ -81,6 +81,7 @@ def test_a_respelling_is_certified_with_the_mask_that_it_leaves_out(
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
 @pytest.mark.parametrize("dynamic", (None, True))
+@torch._dynamo.config.patch(specialize_float=True)
 def test_training_is_certified_forward_and_backward(
     dtype: torch.dtype, dynamic: bool | None, trials: list[trial.Trial]
 ) -> None:

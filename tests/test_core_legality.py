@@ -5,6 +5,7 @@ The reasons of escapes, writes and regions, what takes their place, and tensors 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import fx
 from torch.utils import _pytree as pytree
 
 import tile_backend
+from tests.core_graph import capture
 from tests.models.check import assert_like_eager
 from tests.norm_program import norm, x_and_more
 from tile_backend.inductor import without_codegen
@@ -134,6 +137,11 @@ def test_a_cast_that_outlives_the_match_reads_the_new_sum() -> None:
         return norm(wide, weight).to(total.dtype), wide, total
 
     assert assert_like_eager(program, *x_and_more()).counts == {"add_rms_norm": 1}
+    names = ("x", "other", "weight")
+    twin, _ = capture(program, dict(zip(names, x_and_more(), strict=True))).rewritten()
+    assert isinstance(twin, fx.GraphModule)
+    targets = [node.target for node in twin.graph.nodes]
+    assert operator.add not in targets, "the sum is computed by the op, and nowhere else"
 
 
 # --- tensors that are not plain ------------------------------------------------------------------

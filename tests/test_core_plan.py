@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 import tile_backend
+from tests.core_graph import capture
 from tests.models.check import assert_like_eager
 from tests.norm_program import norm
 from tile_backend import errors
@@ -90,6 +91,10 @@ def test_a_chain_of_residuals() -> None:
         return x + residual
 
     assert report_of(program, *XRW).counts == {"add_rms_norm": 3}
+    captured = capture(program, dict(zip(("x", "residual", "weight"), XRW, strict=True)))
+    twin, sites = captured.rewritten()
+    assert len(sites) == 3
+    assert "rsqrt" not in twin.code, "each reads what the one before has made"
 
 
 # --- q and k of one rotary embedding -------------------------------------------------------------

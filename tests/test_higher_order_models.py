@@ -111,8 +111,8 @@ def test_padding_is_handed_into_checkpointed_layers(dynamic: bool | None) -> Non
     assert names == {"l_kwargs_attention_mask_"}
 
 
-def test_dynamic_sizes_and_numbers_in_a_body() -> None:
-    """Sizes, the scale, epsilon and a dropout of 0 are inputs of the body then."""
+def test_dynamic_sizes_in_a_body() -> None:
+    """Sizes are inputs of the body then."""
     made = model("llama", False)
 
     def sites(module: fx.GraphModule) -> tuple[tile_backend.Site, ...]:

@@ -139,7 +139,7 @@ def test_padding_is_what_is_not_zero() -> None:
 def test_a_running_sum_has_its_first_element() -> None:
     def counted(x: Tensor) -> Tensor:
         places = torch.ones(L, dtype=torch.int64).cumsum(-1)
-        return places[None, :] <= places[:S, None] + 1
+        return places[None, :] <= torch.arange(S)[:, None] + 2
 
     found = read_mask(counted, x=X)
     assert str(found.meaning) == "causal(1)"

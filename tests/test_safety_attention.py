@@ -132,6 +132,12 @@ def einsum(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.einsum("bhij,bhjd->bhid", weights, v)
 
 
+def einsum_to_rows_of_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The result has the queries in front of the heads; it is not there in the other order."""
+    weights = torch.einsum("bhid,bhjd->bhij", q, k).mul(SCALE).softmax(-1)
+    return torch.einsum("bhij,bhjd->bihd", weights, v)
+
+
 def einsum_that_transposes_the_weights(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     weights = torch.einsum("bhid,bhjd->bhij", q, k).mul(SCALE).softmax(-1)
     return torch.einsum("bhji,bhjd->bhid", weights, v)
@@ -258,6 +264,7 @@ PROGRAMS: dict[Program, dict[str, int]] = {
     multiplied_mask: SOFTMAX,
     softmax_in_float32: ATTENTION,
     einsum: ATTENTION,
+    einsum_to_rows_of_heads: ATTENTION,
     einsum_that_transposes_the_weights: SOFTMAX,
     einsum_over_the_heads: SOFTMAX,
     weights_transposed: SOFTMAX,
@@ -325,6 +332,7 @@ FOUND = (
     filled_with_a_finite_number,
     softmax_in_float32,
     einsum,
+    einsum_to_rows_of_heads,
     key_not_transposed,
     dropout_off,
     negative_scale,

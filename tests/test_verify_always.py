@@ -91,6 +91,7 @@ def test_every_call_is_checked(checks: list[str], kernels: str) -> None:
     assert {name.split()[1] for name in checks} == {"forward"}
 
 
+@torch._dynamo.config.patch(specialize_float=True)
 @pytest.mark.usefixtures("graphs_only")
 def test_the_backward_is_checked_and_sizes_may_change(checks: list[str]) -> None:
     x, other, weight = (t.requires_grad_() for t in x_and_more())

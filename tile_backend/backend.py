@@ -43,6 +43,7 @@ from tile_backend.inductor_alone import InductorAlone
 from tile_backend.lowering import (
     analysis,
     failure,
+    guards,
     inductor_ir,
     recompute,
     site_kernels,
@@ -118,12 +119,13 @@ def rewritten(
             warnings.warn(AlreadyCompiled(what=where.title), stacklevel=2)
         log.save(analysis.bodies(module))
         compiles = InductorAlone(plain.mode, plain.options)
-        means = weighing.means(options, module, inputs, compiles)
-        found = pipeline.analyse(module, options, where.prefix, compiles=True, means=means)
-        found = bisection.limited(trust.settled(found, options, module, inputs, compiles))
-        facts = pipeline.facts(module, found, inductor.break_reason(module))
-        wanted = bool(sessions.dump_folders(options, where.title))
-        found, texts = applied(found, module, (where.title, where.prefix) if wanted else None)
+        with guards.none_added(module.graph):
+            means = weighing.means(options, module, inputs, compiles)
+            found = pipeline.analyse(module, options, where.prefix, compiles=True, means=means)
+            found = bisection.limited(trust.settled(found, options, module, inputs, compiles))
+            facts = pipeline.facts(module, found, inductor.break_reason(module))
+            wanted = bool(sessions.dump_folders(options, where.title))
+            found, texts = applied(found, module, (where.title, where.prefix) if wanted else None)
         compiler = with_passes(plain, found, options)
         session = sessions.of(inductor.caller(), where.title, options)
         attempt = inductor.compile_attempt()

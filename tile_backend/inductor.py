@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import gc
 import sys
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 from unittest import mock
@@ -178,14 +179,25 @@ def sentence(reason: Any) -> str:
     return f"{str(reason.reason).splitlines()[0]}{place}"
 
 
-def caller() -> object | None:
-    """What stands for the result of one torch.compile() call: the object that calls the backend."""
+def frames_of_torch() -> Iterator[tuple[str, types.FrameType]]:
+    """The frames of torch that lead to the backend call, innermost first, each with its module.
+
+    Of no other frame the variables may be read: on Python 3.11 and 3.12 a frame keeps what it
+    showed once, so what a function of the user's deletes later would live as long as it runs.
+    """
     frame = sys._getframe(1)
     while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, torch._TorchCompileWrapper):
-            return owner
+        module = str(frame.f_globals.get("__name__", ""))
+        if module == "torch" or module.startswith("torch._dynamo."):
+            yield module, frame
         frame = frame.f_back  # type: ignore[assignment]
+
+
+def caller() -> object | None:
+    """What stands for the result of one torch.compile() call: the object that calls the backend."""
+    for module, frame in frames_of_torch():
+        if module == "torch" and frame.f_code is torch._TorchCompileWrapper.__call__.__code__:
+            return cast("object", frame.f_locals["self"])
     return None
 
 
@@ -221,16 +233,16 @@ def place() -> Place:
     output: Any = None
     root: Any = None
     again = False
-    frame = sys._getframe(1)
-    while frame is not None and root is None:
-        owner = frame.f_locals.get("self")
-        if output is None and isinstance(owner, OutputGraph):
-            output = owner
+    for module, frame in frames_of_torch():
+        if output is None and module == "torch._dynamo.output_graph":
+            owner = frame.f_locals.get("self")
+            output = owner if isinstance(owner, OutputGraph) else None
         if frame.f_code.co_name == "compile_wrapper":
             called = frame.f_locals.get("fn")
             root = getattr(called, "__self__", None)
             again = getattr(called, "__name__", "") == "forward" and is_wrapped(root)
-        frame = frame.f_back  # type: ignore[assignment]
+            if root is not None:
+                break
     if output is None:
         return Place("graph")
     if isinstance(root, torch.nn.Module):
@@ -330,7 +342,8 @@ def capture(
             _captured_inputs.pop()
         raise Captured
 
-    patches = torch._dynamo.config.patch(suppress_errors=False)
+    # Only sizes are dynamic: a number is what it is in this call.
+    patches = torch._dynamo.config.patch(suppress_errors=False, specialize_float=True)
     devices = range(torch.cuda.device_count())
     with (
         patches,

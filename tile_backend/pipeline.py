@@ -13,10 +13,11 @@ import torch
 from torch import fx
 
 from tile_backend import machine, registry
-from tile_backend.lowering import analysis, failure, gate, input_names, tuning_store
+from tile_backend.lowering import analysis, failure, gate, guards, input_names, tuning_store
 from tile_backend.lowering import device as gpus
 from tile_backend.lowering.choice import Means, settings_of
 from tile_backend.lowering.fusion import Fusion
+from tile_backend.lowering.node import shape
 from tile_backend.options import Options
 from tile_backend.pattern_cache import registry_of
 from tile_backend.report import GraphFacts
@@ -49,9 +50,10 @@ def analyse(
     def allows(fusion: str, path: str) -> bool:
         return options.allows(fusion, joined(prefix, path))
 
-    found = analysis.analyse(
-        module, registry_of(wanted), allows, options.kernels, compiles, drops, means
-    )
+    with guards.none_added(module.graph):
+        found = analysis.analyse(
+            module, registry_of(wanted), allows, options.kernels, compiles, drops, means
+        )
     if not prefix:
         return found
     sites = (dataclasses.replace(s, module=joined(prefix, s.module)) for s in found.sites)
@@ -69,7 +71,7 @@ def facts(module: fx.GraphModule, found: analysis.Analysis, break_reason: str) -
     dtypes = collections.Counter(
         str(t.dtype)[6:] for t in tensors if t.dim() and t.dtype.is_floating_point
     )
-    symbols = {str(s) for t in tensors for s in t.shape if isinstance(s, torch.SymInt)}
+    symbols = {str(s) for t in tensors for s in shape(t) if not isinstance(s, int)}
     calls = sum(node.op in ("call_function", "call_method") for node in module.graph.nodes)
     return GraphFacts(
         dtypes=tuple(name for name, _ in dtypes.most_common()),
@@ -108,7 +110,8 @@ def installed(distribution: str) -> str:
 
 def source_of(fusion: Fusion) -> str:
     """The text of a user's fusion: its declaration, references and spellings."""
-    functions = [op.reference for op in fusion.ops] + [op.outputs for op in fusion.ops]
+    functions = [op.reference for op in fusion.ops]
+    functions += [getattr(op.outputs, "outputs", op.outputs) for op in fusion.ops]
     functions += [spelling.function for spelling in fusion.spellings]
     texts = []
     for function in functions:

@@ -45,6 +45,12 @@ class Graph:
     facts: GraphFacts
     texts: dict[str, str]
 
+    def numbered(self, index: int) -> tuple[Site, ...]:
+        """Its sites as those of the graph of that number in a report."""
+        if any(site.graph != index for site in self.sites):
+            self.sites = tuple(dataclasses.replace(site, graph=index) for site in self.sites)
+        return self.sites
+
 
 @dataclasses.dataclass
 class Attempt:
@@ -72,11 +78,14 @@ class Session:
 
     @property
     def report(self) -> Report:
-        report = Report(self.title).timed(self.seconds)
-        for attempt in self.graphs.values():
-            for graph in attempt.graphs:
-                report = report.extended(graph.sites, graph.facts, graph.texts)
-        return report
+        graphs = [graph for attempt in self.graphs.values() for graph in attempt.graphs]
+        return Report(
+            self.title,
+            tuple(site for i, graph in enumerate(graphs) for site in graph.numbered(i)),
+            tuple(graph.facts for graph in graphs),
+            seconds=self.seconds,
+            texts=tuple(dict(graph.texts) for graph in graphs),
+        )
 
     @property
     def folders(self) -> tuple[Path, ...]:

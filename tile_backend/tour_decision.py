@@ -53,7 +53,7 @@ def checks(subject: Subject, candidate: Candidate) -> Iterator[tuple[str, str]]:
     """A question and its answer, in the order in which they are asked."""
     graph, where = subject.graph, candidate.extent
     fusion, call = candidate.match.fusion, candidate.call
-    inside = None if fusion.drops else legality.contained(where)
+    inside = None if fusion.drops else legality.contained(where, graph)
     answers: list[tuple[str, Reason | None]] = [
         ("has the form an op?", candidate.match.pattern.spelling.declined),
         ("are these plain tensors that nothing writes to?", legality.unaliased(where, graph)),

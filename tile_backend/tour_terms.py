@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from tile_backend.lowering import input_names
+from tile_backend.lowering.canonical_ops import OPERATIONS
 from tile_backend.lowering.node import target_name
 from tile_backend.lowering.terms import SymbolicNumber, Term
 from tile_backend.lowering.vocabulary import FUNCTIONS, METHODS, Word
@@ -100,7 +101,7 @@ def called(term: Term, shown: Callable[[Term], str]) -> str:
     """`mean(square(x), -1)`; a hole and a scalar of a pattern are named in angle brackets."""
     if term.op == "number":
         return value(term.attrs[1])
-    if term.op in ("hole", "scalar"):
+    if OPERATIONS[term.op].free and term.op != "leaf":
         inverse = "1/" if term.op == "scalar" and term.attrs[1] == -1 else ""
         return f"{inverse}<{term.attrs[0]}>"
     words = [shown(argument) for argument in term.args] + [value(a) for a in term.attrs]

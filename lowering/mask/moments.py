@@ -11,8 +11,9 @@ import dataclasses
 from torch import fx
 
 from tile_backend.lowering import input_names
-from tile_backend.lowering.effects import Effects, flat
+from tile_backend.lowering.effects import Effects
 from tile_backend.lowering.node import called_name
+from tile_backend.lowering.writes import flat
 
 RESHAPING = frozenset(
     (

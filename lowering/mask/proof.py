@@ -38,7 +38,7 @@ def applied(call: Call, match: Match, canonical: CanonicalGraph) -> Call:
         arguments=ordered,
         mask=str(found),
         sources=sources,
-        respelled=rule.respell(ordered, call.arguments),
+        respelled=None if call.open else rule.respell(ordered, call.arguments),
         masked=call.arguments,
     )
 

@@ -25,6 +25,7 @@ from tile_backend.lowering.mask.elements import Elements, Indices, NotExplained
 from tile_backend.lowering.mask.moments import Read, is_reshaped
 from tile_backend.lowering.mask.words import WORDS
 from tile_backend.lowering.node import shape, size, value
+from tile_backend.lowering.uses import values_read
 
 REGISTERED = (along, batching, constants, values, views)
 """Imported for the words that they register."""
@@ -83,8 +84,8 @@ class Reader:
             return (node,)
         found, todo = {node: None}, [node]
         for known in todo:
-            todo += (source for source in known.all_input_nodes if source not in found)
-            found |= dict.fromkeys(known.all_input_nodes)
+            todo += (source for source in values_read(known) if source not in found)
+            found |= dict.fromkeys(values_read(known))
         outer, call = self.outside.reader, self.outside.call
         given = [self.outside.operands[n] for n in found if n in self.outside.operands]
         when = (call,) if any(operand in outer.effects.volatile for operand in given) else ()

@@ -20,7 +20,7 @@ def expand(fake: Any, input: Any, *_: Any, **__: Any) -> Any:
     return Elements(shape(fake), fake.dtype, elements.broadcast(input, shape(fake)))
 
 
-@word("transpose", "swapaxes", torch.transpose, torch.swapaxes)
+@word("transpose", "swapaxes", "swapdims", torch.transpose, torch.swapaxes, torch.swapdims)
 def transpose(fake: Any, input: Any, dim0: Any, dim1: Any) -> Any:
     order = list(range(len(input.shape)))
     first, second = dim0 % len(order), dim1 % len(order)
@@ -45,7 +45,8 @@ def permuted(fake: Any, input: Elements, order: list[int]) -> Elements:
     return Elements(shape(fake), fake.dtype, lambda i: input.at(tuple(i[d] for d in back)))
 
 
-@word("unsqueeze", "squeeze", "view", "reshape", torch.unsqueeze, torch.squeeze, torch.reshape)
+@word("unsqueeze", "squeeze", "view", "reshape", "view_as", "reshape_as", "flatten", "unflatten")
+@word(torch.unsqueeze, torch.squeeze, torch.reshape, torch.flatten, torch.unflatten)
 def reshape(fake: Any, input: Any, *_: Any, **__: Any) -> Any:
     """Where only dimensions of size 1 come and go."""
     if input.dtype is not fake.dtype:

@@ -48,7 +48,7 @@ def programs(draw: Callable[[Any], Any], dynamic: bool = False) -> Program:
     return program(lambda count: draw(st.integers(0, count - 1)), dynamic)
 
 
-def numbered(seed: int, number: int, dynamic: bool = False) -> Program:
+def numbered(seed: int, number: str, dynamic: bool = False) -> Program:
     """One of a long row of programs. (Of six that hypothesis draws, five vary the same one.)"""
     return program(random.Random(f"{seed} {number}").randrange, dynamic)
 

@@ -1,9 +1,9 @@
 """What a run of a program gave, and whether ours is right.
 
 Right is: the budget of every result, gradient and input afterwards, against the same program in
-float64 (see lowering.budget); the dtypes, strides and shared memory of eager's results; an
-exception only where eager raises one. What is over budget for one set of inputs is judged again by
-several as one, as certificates do.
+float64 (see lowering.budget); the dtypes and shared memory of eager's results, and the strides of
+eager's or of torch's fake ones; an exception only where eager raises one. What is over budget for
+one set of inputs is judged again by several as one, as certificates do.
 """
 
 from __future__ import annotations
@@ -116,10 +116,12 @@ class Ours:
     """What is judged: a function of the program's inputs, by name.
 
     control: the same without our rewrites, where eager is not that. What fails there is torch's.
+    strides: of the results as torch promises them, by fake tensors: those of SDPA are not eager's.
     """
 
     function: Function
     control: Function | None = None
+    strides: tuple[tuple[int, ...], ...] = ()
 
 
 class NotCaptured(Exception):
@@ -141,7 +143,7 @@ def judged(program: Program, make: Callable[[Program], Ours]) -> tuple[Program, 
     except Exception as error:  # noqa: BLE001 - a finding
         return program, Verdict("raises", f"compile: {type(error).__name__}: {error}")
     for size in range(len(program.sizes)):
-        verdict = compared(program, ours.function, size)
+        verdict = compared(program, ours.function, size, ours.strides)
         if not verdict.right and ours.control:
             theirs = compared(program, ours.control, size)
             if not theirs.right:
@@ -159,7 +161,10 @@ def refusal(program: Program) -> Verdict | None:
     )
 
 
-def compared(program: Program, ours: Function, size: int) -> Verdict:
+def compared(
+    program: Program, ours: Function, size: int, promised: Sequence[tuple[int, ...]] = ()
+) -> Verdict:
+    """promised: other strides that results may have."""
     reference = ran(program, program.function, size=size)
     if reference.error:  # of other sizes
         return Verdict("refused", f"{reference.where}: {reference.problem}")
@@ -168,7 +173,8 @@ def compared(program: Program, ours: Function, size: int) -> Verdict:
         return Verdict("raises", f"{found.where}: {found.problem}")
     if found.values.keys() != reference.values.keys():
         return Verdict("wrong result", "another number of results")
-    return numbers(program, ours, found, reference, size) or layout(found, reference) or RIGHT
+    wrong = numbers(program, ours, found, reference, size) or layout(found, reference, promised)
+    return wrong or RIGHT
 
 
 def numbers(
@@ -220,14 +226,18 @@ def joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack(list(parts))
 
 
-def layout(found: Outcome, reference: Outcome) -> Verdict | None:
+def layout(
+    found: Outcome, reference: Outcome, promised: Sequence[tuple[int, ...]]
+) -> Verdict | None:
     """Strides of the results, and which results and inputs are one memory."""
     if found.shared != reference.shared:
         pairs = sorted(found.shared ^ reference.shared)
         return Verdict("sharing", f"shared memory differs: {pairs[0]}")
     names = [n for n in reference.values if n.startswith("result")]
-    for name, ours, theirs in zip(names, found.strides, reference.strides, strict=True):
+    others = promised or reference.strides
+    known = zip(names, found.strides, reference.strides, others, strict=True)
+    for name, ours, theirs, other in known:
         value = reference.values[name]
-        if ours != theirs and value is not None and value.numel():
+        if ours not in (theirs, other) and value is not None and value.numel():
             return Verdict("layout", f"{name}: strides {ours}, not {theirs}")
     return None

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from tests.fuzz import names
+from tile_backend.lowering.oracle import WIDE
 
 Sizes = Mapping[str, int]
 SPECIAL = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf"), "tiny": 1e-30}
 HUGE = 0.9
 """Of the largest number that the dtype has."""
-WIDE = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Program:
         return self.compiled(names.traceable(self.source), **instead)
 
     def tensors(self, seed: int = 0, wide: bool = False, size: int = 0) -> dict[str, torch.Tensor]:
-        """The inputs by name. wide: in float64, with the values that the narrow ones have."""
+        """The inputs by name. wide: in float64 or complex128, with the narrow ones' values."""
         generator = torch.Generator().manual_seed(seed)
         made: dict[str, torch.Tensor] = {}
         for given in self.inputs:
@@ -113,7 +113,7 @@ class Program:
                 made[given.name] = eval(given.view, {"torch": torch, given.base: made[given.base]})
                 continue
             tensor = values(given, given.shape(self.sizes[size]), self.sizes[size], generator)
-            tensor = tensor.double() if wide and tensor.dtype in WIDE else tensor
+            tensor = tensor.to(WIDE.get(tensor.dtype, tensor.dtype)) if wide else tensor
             made[given.name] = tensor.requires_grad_(given.grad and self.trains)
         return made
 

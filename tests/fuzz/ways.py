@@ -101,7 +101,7 @@ def graph(program: Program, way: Way, sites: list[Site]) -> Ours:
         raise NotCaptured(str(error)) from error
     given = [inputs[name] for name in captured.taken]
     sites += rewritten(captured.module, way.options, given).sites
-    return Ours(captured.function)
+    return Ours(captured.function, strides=captured.strides)
 
 
 def rewritten(module: fx.GraphModule, options: Options, inputs: Sequence[Any]) -> Analysis:

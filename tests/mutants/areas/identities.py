@@ -45,6 +45,7 @@ MUTANTS = (
         " inner.dtype.is_floating_point):",
         "    if inner.dtype is None:",
         other("negated_bytes"),
+        equal="a negation of whole numbers is no term, and moved ones may be cast before or after",
     ),
     Mutant(
         "an-expansion-goes-though-the-result-is-smaller",

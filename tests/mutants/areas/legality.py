@@ -95,8 +95,8 @@ MUTANTS = (
     Mutant(
         "a-view-of-the-logits-is-none",
         LEGALITY,
-        "if weighty or any(source in heavy for source in node.all_input_nodes):",
-        "if weighty:",
+        "if not shareable(node, canonical) or not heavy.isdisjoint(values_read(node)):",
+        "if not shareable(node, canonical):",
         (f"{LOGITS}::test_what_reads_or_changes_the_logits_keeps_them",),
     ),
     Mutant(
@@ -186,7 +186,7 @@ MUTANTS = (
     Mutant(
         "shared-casts-do-not-survive",
         PLACE,
-        "    gone = set(extent.elided) - surviving(extent)",
+        "    gone = set(extent.elided) - surviving(extent, canonical)",
         "    gone = set(extent.elided)",
         (f"{REASONS}::test_a_cast_that_outlives_the_match_reads_the_new_sum",),
     ),

@@ -8,6 +8,8 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 MATCH = "lowering/match.py"
+OPERATIONS = "lowering/canonical_ops.py"
+TERMS = "lowering/terms.py"
 SIZES = "lowering/match_sizes.py"
 PLAN = "lowering/plan.py"
 MERGE = "lowering/merge.py"
@@ -19,7 +21,7 @@ MUTANTS = (
     Mutant(
         "nothing-is-found",
         PLAN,
-        "    elif where is not None:",
+        "    elif found is not None:",
         "    elif False:",
         (f"{SHAPES}::test_gates_of_odd_sizes",),
     ),
@@ -32,9 +34,9 @@ MUTANTS = (
     ),
     Mutant(
         "differences-commute",
-        MATCH,
-        'COMMUTES = frozenset(("add", "mul"))',
-        'COMMUTES = frozenset(("add", "mul", "sub"))',
+        OPERATIONS,
+        '    **dict.fromkeys(("sub", "div",',
+        '    "sub": SWAPS,\n    **dict.fromkeys(("div",',
         (f"{ALIKE}[halves_turned_the_other_way_and_back]",),
     ),
     Mutant(
@@ -60,7 +62,7 @@ MUTANTS = (
     ),
     Mutant(
         "numbers-are-equal-to-three-digits",
-        MATCH,
+        TERMS,
         "abs(a - b) <= 1e-6 * max(abs(a), abs(b))",
         "abs(a - b) <= 1e-3 * max(abs(a), abs(b))",
         (f"{ALIKE}[tanh_gelu_with_a_rounded_constant]",),

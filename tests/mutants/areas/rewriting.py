@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 REWRITE = "lowering/rewrite.py"
+STRIDES = "lowering/strides.py"
 IN_PLACE = "lowering/in_place.py"
 SAFE = "lowering/safe_spelling.py"
 CUT = "lowering/cut.py"
@@ -37,16 +38,30 @@ MUTANTS = (
     Mutant(
         "layouts-are-not-restored",
         REWRITE,
-        "    if same_layout(old, new):\n        return proxy\n",
-        "    return proxy\n",
+        "    return way(proxy)",
+        "    return proxy",
         (f"{LAYOUTS}::test_attention_keeps_the_layout_that_a_view_downstream_needs",),
     ),
     Mutant(
         "layouts-are-restored-the-other-way",
-        REWRITE,
-        "    inverse = [order.index(d) for d in range(old.dim())]",
+        STRIDES,
+        "    inverse = [order.index(d) for d in range(len(order))]",
         "    inverse = order",
-        ("tests/test_result_layouts.py",),
+        ("tests/test_result_layouts.py::test_a_copy_lies_in_the_order_asked_for",),
+    ),
+    Mutant(
+        "one-element-is-as-far-as-anything",
+        STRIDES,
+        "    if shapes.equal(wanted, had):",
+        "    if same_elements(sizes, wanted, had):",
+        ("tests/test_result_layouts.py::test_a_copy_lies_in_the_order_asked_for",),
+    ),
+    Mutant(
+        "dimensions-of-one-element-lie-as-they-may",
+        STRIDES,
+        "    if 1 not in numbers:",
+        "    if True:",
+        ("tests/test_result_layouts.py::test_a_copy_lies_in_the_order_asked_for",),
     ),
     Mutant(
         "new-values-want-no-gradient",
@@ -109,7 +124,7 @@ MUTANTS = (
     Mutant(
         "views-that-are-read-later-are-private",
         IN_PLACE,
-        "        if old is not target and any(order[u] > order[node] for u in old.users):",
+        "        if old is not target and any(old in values_read(user) for user in later):",
         "        if False:",
         (SEEN,),
     ),
