@@ -23,6 +23,7 @@ from tile_backend.lowering import (
     reference,
     run_time_check,
     shape_check,
+    strides,
 )
 from tile_backend.lowering.fusion import Fusion, Op
 from tile_backend.lowering.signature import Signature
@@ -145,7 +146,8 @@ def _on_cpu(defined: Record, args: Sequence[Any]) -> tuple[torch.Tensor, ...] | 
     arguments = defined.signature.bind(args)
     try:
         with reference.without_autocast("cpu"):
-            return defined.op.on_cpu(**arguments)
+            found = defined.op.on_cpu(**arguments)
+        return None if found is None else tuple(map(strides.settled, found))
     except Exception as error:
         if failure.is_final(error):
             raise

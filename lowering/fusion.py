@@ -119,8 +119,8 @@ class Op:
                {"rows": elements in front of its last dimension}. See launch_kind.
     unsized:   tensor arguments whose last dimension is one of those sizes, not a feature.
     on_cpu:    the same parameters -> new tensors, the results as the reference gives them, laid
-               out as `outputs` promises; or None, where the reference has to run. It may look at
-               values.
+               out as `outputs` promises but for dimensions of one element; or None, where the
+               reference has to run. It may look at values.
     gradient_on_cpu: its backward there, where it applies: `gradient` for ops with an `on_cpu`.
     unread:    arguments that only the reference reads, no kernel.
     loses:     whether its kernel has not all NaN and infinity that the reference has (which, and

@@ -183,6 +183,8 @@ def left_to_inductor(call: Call, device: torch.device) -> Decision:
         said = "hides nothing" if call.mask == "none" else f"is {call.mask}"
         evidence = f"the mask {said}: {call.respelled.gain}"
         own = call.respelled.function is None
+        if own and (missing := changing(call)) is not None:
+            return Decision("reference", missing.text, basis="limit")
         return Decision("reference", evidence, op_in_graph=own, respelled=True, basis="device")
     evidence = f"on {device.type} the original ops are left to Inductor"
     return Decision("reference", evidence, basis="device")
