@@ -6,12 +6,12 @@ The old code is the original nodes, not a reference of ours, with all that `cut`
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import fx
 
-from tile_backend.lowering import custom_op
+from tile_backend.lowering import custom_op, random_inputs
 from tile_backend.lowering.autocast_state import Autocast, autocast_at
 from tile_backend.lowering.cut import Cut
 from tile_backend.lowering.fusion import Op
@@ -26,6 +26,7 @@ class Alone:
 
     inputs: nodes of the graphs. roots: what both compute, nodes of the graph. values: the fake
     tensors of all that the original code reads and makes. autocast: of the site. ops: in the new.
+    loses: whether a kernel in the new code does not keep all NaN and infinity (Op.loses).
     """
 
     original: fx.GraphModule
@@ -35,6 +36,12 @@ class Alone:
     values: tuple[torch.Tensor, ...]
     autocast: tuple[Autocast, ...]
     ops: tuple[Op, ...]
+    loses: bool = False
+
+    @property
+    def unusual(self) -> Sequence[float | None]:
+        """What numbers the new code has to treat as the old code does."""
+        return random_inputs.FINITE if self.loses else random_inputs.UNUSUAL
 
     @property
     def key(self) -> Hashable:
@@ -65,12 +72,23 @@ def alone(candidate: Candidate, nesting: Nesting, overload: str = "default") -> 
         cut.values,
         autocast_at(candidate.root, nesting),
         ops_of(candidate),
+        loses(candidate, overload),
     )
 
 
 def ops_of(candidate: Candidate) -> tuple[Op, ...]:
     call = candidate.call
     return () if call is None or candidate.plain else tuple(c.op for c in call.launched)
+
+
+def loses(candidate: Candidate, overload: str) -> bool:
+    call = candidate.call
+    if call is None or candidate.plain:
+        return False
+    device = value(candidate.root).device.type
+    if device != "cuda" and overload != custom_op.INTERPRETED:
+        return False
+    return any(launched.op.loses for launched in call.launched)
 
 
 def calls(graph: fx.Graph) -> Hashable:

@@ -186,7 +186,7 @@ def analyse_one(
             candidate = dataclasses.replace(candidate, call=None, reason=site)
             site = left_as_it_is(candidate)
         elif isinstance(verdict, Verdict) and (verdict.put_in or verdict.decision.respelled):
-            put_in.append(dataclasses.replace(candidate, plain=verdict.decision.respelled))
+            put_in.append(dataclasses.replace(candidate, plain=not verdict.put_in))
         placed.append((candidate.root, site, candidate))
     placed += [(c.root, left_as_it_is(c), c) for c in planned.declined]
     placed += [(miss.root, almost(miss, canonical), miss) for miss in searched.misses]

@@ -54,6 +54,8 @@ class Ways:
         self.interpreted = overload._overloadname != "default"
         self.derived = Way(lambda: overload, functools.partial(_derived, op))
         self.declared = _declared(op, op.gradient, overload) if op.gradient else self.derived
+        known = op.gradient_on_cpu
+        self.on_cpu = _declared(op, known, overload) if known else self.derived
 
     def needed(self, values: Sequence[Any]) -> list[str]:
         """The names of the arguments that need a gradient."""
@@ -63,6 +65,10 @@ class Ways:
             if isinstance(value, torch.Tensor) and value.requires_grad
         ]
 
+    def tried(self, applies: Callable[[], bool]) -> bool:
+        """Whether a declared gradient applies; not where the question fails."""
+        return or_derived(self.op, applies, lambda: False)
+
     def chosen(self, values: Sequence[Any], needed: Sequence[str]) -> tuple[Way, tuple[Any, ...]]:
         """The way for these arguments, and what the op is then called with."""
         values = tuple(map(savable, values))
@@ -71,9 +77,12 @@ class Ways:
             return self.derived, values
         arguments = dict(zip(self.signature.names, values, strict=True))
         device = reference.tensors_of(arguments)[0].device
+        there = self.op.gradient_on_cpu
+        if there and device.type == "cpu" and not (self.interpreted or launches_on(device)):
+            applies = functools.partial(there.applies, arguments, needed)
+            return (self.on_cpu if self.tried(applies) else self.derived), values
         runs = self.interpreted or gradient.always or launches_on(device)
-        applies = functools.partial(gradient.applies, arguments, needed)
-        if not (runs and or_derived(self.op, applies, lambda: False)):
+        if not (runs and self.tried(functools.partial(gradient.applies, arguments, needed))):
             return self.derived, values
         if gradient.named:
             values = tuple({**arguments, gradient.named: ",".join(needed)}.values())
@@ -91,7 +100,9 @@ def register(
     Our own, because torch.library.register_autograd drops forward-mode tangents silently.
     """
     ways = Ways(op, overload, signature)
-    functions = {way: _function(op, way, signature) for way in (ways.derived, ways.declared)}
+    functions = {
+        way: _function(op, way, signature) for way in (ways.derived, ways.declared, ways.on_cpu)
+    }
 
     def kernel(*args: Any) -> Any:
         if forward_ad._current_level >= 0:
@@ -211,7 +222,7 @@ def _declared(op: Op, gradient: Gradient, overload: torch._ops.OpOverload) -> Wa
         derived = functools.partial(gradients, op, arguments, needed, cotangents)
         return or_derived(op, declared, derived)
 
-    return Way(lambda: other(op.in_training), backward, gradient.kept)
+    return Way(lambda: other(gradient.saving or op.name), backward, gradient.kept)
 
 
 def without_another(

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import torch
 
 FACTOR = 2.0
+WHERE = "where the exact ones are infinite or NaN"
+LOST = "{count} values are NaN or infinite where the original's are not"
 
 Results = torch.Tensor | None | Sequence[torch.Tensor | None]
 
@@ -88,6 +90,17 @@ def within_budget(y: Results, y64: Results, y_ref: Results) -> Verdict:
     return Verdict(tuple(_measure(*triple) for triple in zip(*triples, strict=True)))
 
 
+def unlike(y: Results, y64: Results, y_ref: Results) -> list[str]:
+    """For each output how it is not finite where the original is, or the other way round; or "".
+
+    Nothing is said of errors, nor of values where only the original overflows.
+    """
+    triples = [
+        [r] if isinstance(r, torch.Tensor) or r is None else list(r) for r in (y, y64, y_ref)
+    ]
+    return [_unlike(*triple) for triple in zip(*triples, strict=True)]
+
+
 def rounding_step(dtype: torch.dtype, magnitude: float) -> float:
     """The distance between neighbouring numbers of a floating `dtype` at `magnitude`."""
     info = torch.finfo(dtype)
@@ -113,6 +126,17 @@ def _measure(
     return _compare(y.detach(), y64.detach().double(), y_ref.detach().double())
 
 
+def _unlike(y: torch.Tensor | None, y64: torch.Tensor | None, y_ref: torch.Tensor | None) -> str:
+    if y is None or y64 is None or y_ref is None or not y.is_floating_point():
+        return ""
+    y, y64, y_ref = (t.detach().double() for t in (y, y64, y_ref))
+    if count := int((~_same(y, y_ref) & ~y64.isfinite()).sum()):
+        return f"{count} values differ from the original's {WHERE}"
+    if count := int((~y.isfinite() & y_ref.isfinite() & y64.isfinite()).sum()):
+        return LOST.format(count=count)
+    return ""
+
+
 def _compare(y: torch.Tensor, y64: torch.Tensor, y_ref: torch.Tensor) -> Measured:
     """Where the exact value is infinite or NaN, y is what the original is.
 
@@ -120,14 +144,11 @@ def _compare(y: torch.Tensor, y64: torch.Tensor, y_ref: torch.Tensor) -> Measure
     """
     dtype, y = y.dtype, y.double()
     if count := int((~_same(y, y_ref) & ~y64.isfinite()).sum()):
-        return Measured(
-            problem=f"{count} values differ from the original's where the exact ones are infinite"
-            " or NaN"
-        )
+        return Measured(problem=f"{count} values differ from the original's {WHERE}")
     judged = y_ref.isfinite() & y64.isfinite()
     lost = torch.where(judged, ~y.isfinite(), y.isnan() & ~y_ref.isnan())
     if count := int(lost.sum()):
-        return Measured(problem=f"{count} values are NaN or infinite where the original's are not")
+        return Measured(problem=LOST.format(count=count))
     if not judged.any():
         return Measured()
     ours, exact, theirs = y[judged], y64[judged], y_ref[judged]

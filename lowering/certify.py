@@ -3,7 +3,9 @@
 The oracle is the site's original code in float64; the new code may err at most twice as much as the
 original code does in its own dtypes, and one rounding step (see budget). Every result and every
 gradient counts. Where the first inputs give more than that, further ones are drawn and all are
-judged as one, so that it is not the luck of one largest error which decides.
+judged as one, so that it is not the luck of one largest error which decides. Then each input in
+turn has NaN, infinity and huge numbers in some rows: the new code is to have NaN and infinity where
+the original has them.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections.abc import Hashable, Sequence
 import torch
 
 from tile_backend.lowering import oracle
-from tile_backend.lowering.budget import within_budget
+from tile_backend.lowering.budget import unlike, within_budget
 from tile_backend.lowering.certificate import Certificate
 from tile_backend.lowering.real_tensors import CannotRun
 from tile_backend.lowering.trial import Outcome, Trial, outcome
@@ -35,8 +37,11 @@ def judge(trial: Trial) -> Certificate:
         if not verdict and math.isfinite(verdict.used):
             others = [compared(again(trial.site, trial.given, seed)) for seed in range(1, DRAWS)]
             verdict = within_budget(*map(joined, zip(runs, *others, strict=True)))
+        problem = of_unusual(trial) if verdict else ""
     except NewCodeRaised as raised:
         return Certificate("failed", f"the new code raises {raised}")
+    if problem:
+        return Certificate("failed", problem)
     used = verdict.used if math.isfinite(verdict.used) else None
     if verdict:
         ran = "forward and backward" if trial.site.trains else "forward"
@@ -44,6 +49,21 @@ def judge(trial: Trial) -> Certificate:
     pairs = zip(trial.names, verdict.outputs, strict=True)
     over = "; ".join(f"{name}: {measured}" for name, measured in pairs if not measured.ok)
     return Certificate("failed", f"outside its error budget: {over}", used)
+
+
+def of_unusual(trial: Trial) -> str:
+    """What is wrong where some numbers are NaN, infinite or huge, in one input after the other."""
+    for at, place in enumerate(trial.places):
+        try:
+            other = again(trial.site, trial.given, DRAWS + at, at)
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, OUT_OF_MEMORY):
+                raise
+            continue  # the original code takes no such numbers
+        for name, problem in zip(trial.names, unlike(*compared(other)), strict=True):
+            if problem:
+                return f"with NaN, infinity and huge numbers in {place}: {name}: {problem}"
+    return ""
 
 
 class NewCodeRaised(Exception):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -22,10 +23,12 @@ from tile_backend.lowering import (
     reference,
     run_time_check,
     shape_check,
+    strides,
 )
 from tile_backend.lowering.fusion import Fusion, Op
 from tile_backend.lowering.signature import Signature
 
+LOGGER = logging.getLogger(__name__)
 NAMESPACE = "tilegym"
 INTERPRETED = "interpreted"
 """The overload that runs an op's kernel in the interpreter, in place of launching it."""
@@ -116,6 +119,9 @@ def _prepared(
 
 def _implementation(defined: Record) -> Callable[..., Any]:
     def implementation(*args: Any) -> Any:
+        found = _on_cpu(defined, args)
+        if found is not None:
+            return reference.untupled(found)
         arguments, outputs = _prepared(defined, args)
         if not args[0].is_cuda and defined.op.composed:
             from tile_backend.lowering import composition  # imports this module
@@ -131,6 +137,27 @@ def _implementation(defined: Record) -> Callable[..., Any]:
         return reference.untupled(outputs)
 
     return implementation
+
+
+def _on_cpu(defined: Record, args: Sequence[Any]) -> tuple[torch.Tensor, ...] | None:
+    """The results of the op's own implementation on a CPU, where it has one and that will do."""
+    if defined.op.on_cpu is None or args[0].device.type != "cpu":
+        return None
+    arguments = defined.signature.bind(args)
+    try:
+        with reference.without_autocast("cpu"):
+            found = defined.op.on_cpu(**arguments)
+        return None if found is None else tuple(map(strides.settled, found))
+    except Exception as error:
+        if failure.is_final(error):
+            raise
+        said = failure.said(error)
+        LOGGER.debug("what %s has for a CPU failed", defined.op.name, exc_info=error)
+    _prepared(defined, args)  # what is wrong with the call is raised here
+    from tile_backend.lowering import kernel_launch  # imports this module
+
+    kernel_launch.warn_once(defined.op.name, said, "runs its reference, not its code for a CPU")
+    return None
 
 
 def _interpreted(defined: Record) -> Callable[..., Any]:

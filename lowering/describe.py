@@ -186,7 +186,8 @@ def bindings(candidate: Candidate) -> dict[str, object]:
     if describe is None:
         return found
     usual = declared(call.op).filled({})
-    found = {name: a for name, a in found.items() if a != usual[name]}
+    known = call.op.unread  # of what the model wrote, the spelling says that
+    found = {n: a for n, a in found.items() if a != usual[n] and n not in known}
     found |= describe(call.arguments)
     return {**found, "mask": call.mask} if call.mask else found
 

@@ -118,6 +118,13 @@ class Op:
                one that bears an argument's name stands for it. None: the rows of the first tensor,
                {"rows": elements in front of its last dimension}. See launch_kind.
     unsized:   tensor arguments whose last dimension is one of those sizes, not a feature.
+    on_cpu:    the same parameters -> new tensors, the results as the reference gives them, laid
+               out as `outputs` promises but for dimensions of one element; or None, where the
+               reference has to run. It may look at values.
+    gradient_on_cpu: its backward there, where it applies: `gradient` for ops with an `on_cpu`.
+    unread:    arguments that only the reference reads, no kernel.
+    loses:     whether its kernel has not all NaN and infinity that the reference has (which, and
+               why, says docs/limits.md).
     flops:     arguments -> the operations of its matrix products, for an op whose kernel has some.
                Tensors are meta tensors.
     """
@@ -132,6 +139,10 @@ class Op:
     composed: Callable[[Run, Mapping[str, Any], Sequence[torch.Tensor | None]], None] | None = None
     sizes: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     unsized: tuple[str, ...] = ()
+    on_cpu: Callable[..., tuple[torch.Tensor, ...] | None] | None = None
+    gradient_on_cpu: Gradient | None = None
+    unread: tuple[str, ...] = ()
+    loses: bool = False
     flops: Callable[[Mapping[str, Any]], float] | None = None
 
     def __post_init__(self) -> None:

@@ -77,7 +77,8 @@ def decided(fusion: Fusion, call: Call, kernels: str, wanted: Decision | None) -
         chosen = Decision("reference", 'tilegym.kernels is "never"', basis="option")
         return Verdict(chosen, put_in=False)
     if kernels == "auto" and not weighs(call, kernels):
-        return Verdict(left_to_inductor(call, device), put_in=False)
+        chosen = left_to_inductor(call, device)
+        return Verdict(chosen, put_in=chosen.op_in_graph)
     if kernels == "always":
         wanted = Decision("kernel", 'tilegym.kernels is "always"', basis="option")
     elif wanted is None:
@@ -177,11 +178,14 @@ def multiprocessors(device: torch.device) -> int:
 
 
 def left_to_inductor(call: Call, device: torch.device) -> Decision:
-    """The original ops; where a mask has been understood, the same without it."""
-    if call.respelled is not None:
+    """The original ops; where a mask has been understood, on a CPU the same without it."""
+    if call.respelled is not None and device.type == "cpu":
         said = "hides nothing" if call.mask == "none" else f"is {call.mask}"
         evidence = f"the mask {said}: {call.respelled.gain}"
-        return Decision("reference", evidence, respelled=True, basis="device")
+        own = call.respelled.function is None
+        if own and (missing := changing(call)) is not None:
+            return Decision("reference", missing.text, basis="limit")
+        return Decision("reference", evidence, op_in_graph=own, respelled=True, basis="device")
     evidence = f"on {device.type} the original ops are left to Inductor"
     return Decision("reference", evidence, basis="device")
 

@@ -183,12 +183,16 @@ class _Launch(ir.ExternKernel):
     def settings(self) -> list[str]:
         """The numbers and words that are not the op's defaults, by name: "is_causal=True"."""
         signature, constants = self.record.signature, iter(self.constant_args)
+        unread = self.record.op.unread
         return [
             f"{name}={value!r}"
             for name, usual, is_input in zip(
                 signature.names, signature.defaults, self.is_input, strict=True
             )
-            if not is_input and (value := next(constants)) != usual and usual is not REQUIRED
+            if not is_input
+            and (value := next(constants)) != usual
+            and usual is not REQUIRED
+            and name not in unread
         ]
 
     def place(self) -> str:

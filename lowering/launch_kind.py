@@ -76,6 +76,8 @@ def words(
     yield op.name
     for name, default in zip(declared.names, declared.defaults, strict=True):
         value = arguments[name]
+        if name in op.unread:
+            continue
         if isinstance(value, torch.Tensor):
             yield f"{name}={tensor(value, name not in op.unsized)}"
         elif value is not None and name not in left_out and (said := number(value, default)):

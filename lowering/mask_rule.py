@@ -43,14 +43,13 @@ class MaskRule:
 
 @dataclasses.dataclass(frozen=True)
 class Respelling:
-    """Plain PyTorch that computes what an op does.
+    """What takes the place of the original ops where no kernel runs.
 
-    function: takes the op's arguments; runs on tensors and on what records a graph, so it has no
-              control flow on values.
     gain:     why it is better than what the model does.
-    masked:   it takes the arguments with the mask, as they were before MaskRule.apply.
+    function: plain PyTorch that takes the op's arguments with the mask, as they were before
+              MaskRule.apply; it runs on tensors and on what records a graph, so it has no control
+              flow on values. None: the op itself, which has a CPU's code of its own (Op.on_cpu).
     """
 
-    function: Callable[..., Any]
     gain: str
-    masked: bool = False
+    function: Callable[..., Any] | None = None

@@ -1,8 +1,9 @@
 """Random values for the inputs of a site that is cut out: its real shapes, strides and dtypes.
 
-Floating-point values are any numbers. Whole numbers and conditions mean something: the caller's own
-are taken. A mask that hides nothing is given padding at its end, so
-that the claim about masks is put to the test; every row keeps its first half.
+Floating-point values are any numbers; `make_unusual` puts NaN, infinity and huge numbers among
+them. Whole numbers and conditions mean something: the caller's own
+are taken. A mask that hides nothing is given padding at its end, so that the claim about masks is
+put to the test; every row keeps its first half.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from tile_backend.lowering import input_names
 from tile_backend.lowering.node import hint, value
 from tile_backend.lowering.real_tensors import CannotRun
 
+FINITE = (None, 0.0)
+"""What a row gets: numbers whose squares overflow (None), or only zeros."""
+UNUSUAL = (math.nan, math.inf, -math.inf, *FINITE)
+"""Or NaN or infinity in one place."""
 PARAMETER_RANK = 2
 """From here on a parameter is a matrix, whose products are to have the size of their operands."""
 
@@ -80,6 +85,33 @@ def normal(span: int, dtype: torch.dtype, generator: torch.Generator) -> torch.T
 def like(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Of the shape and dtype of a tensor: the gradient that a result gets."""
     return normal(tensor.numel(), tensor.dtype, generator).view(tensor.shape)
+
+
+def make_unusual(
+    tensor: torch.Tensor, generator: torch.Generator, kinds: Sequence[float | None] = UNUSUAL
+) -> None:
+    """Write unusual numbers into it, a kind a row, into rows at random.
+
+    Where there are fewer rows than kinds, the first ones. Of a vector each number is a row.
+    """
+    rows = tensor.detach()
+    while rows.dim() < 2:
+        rows = rows.unsqueeze(-1)
+    if not rows.stride(-1):  # one number in memory
+        rows = rows[..., :1]
+    huge = torch.finfo(tensor.dtype).max ** 0.5 * 2
+    drawn = torch.randperm(math.prod(rows.shape[:-1]), generator=generator, device=generator.device)
+    for kind, number in zip(kinds, drawn.tolist() if rows.numel() else (), strict=False):
+        row, place = rows, number
+        while row.dim() > 1:
+            place, at = divmod(place, row.shape[0])
+            row = row[at]
+        if kind is None:
+            row.mul_(huge)
+        elif kind:
+            row[number % len(row)] = kind
+        else:
+            row.zero_()
 
 
 def hides_nothing(mask: torch.Tensor) -> bool:

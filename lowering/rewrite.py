@@ -200,7 +200,7 @@ def replacement(
     bound, arguments = dict(bound_operands(candidate, leaf)), call.arguments
     if not candidate.plain:
         bound |= {name: taken(source) for name, source in call.sources.items()}
-    elif call.respelled is not None and call.respelled.masked:
+    else:
         arguments = call.masked
     args = [
         None if arguments[name] is None else bound.get(name, arguments[name])
@@ -226,7 +226,9 @@ def inserted(
     call = candidate.call
     assert call is not None
     given = dict(zip(declared(call.op).names, args, strict=True))
-    if candidate.plain and call.respelled is not None:
+    if candidate.plain:
+        assert call.respelled is not None
+        assert call.respelled.function is not None
         return call.respelled.function(**given)
 
     def run(op: Op, values: list[Any]) -> Any:
@@ -293,10 +295,11 @@ def laid(candidate: Candidate) -> Sequence[torch.Tensor]:
     """Fake tensors that lie like the new results do, before anything is done about it."""
     call = candidate.call
     assert call is not None
-    if candidate.plain and call.respelled is not None:
-        given = call.masked if call.respelled.masked else call.arguments
+    if candidate.plain:
+        assert call.respelled is not None
+        assert call.respelled.function is not None
         with fake_mode_of([value(candidate.root)]), torch.no_grad():
-            return results(candidate.match, (call.respelled.function(**given),))
+            return results(candidate.match, (call.respelled.function(**call.masked),))
     if call.steps:
         return results(candidate.match, call.steps[-1].outputs)
     return call.results

@@ -31,9 +31,9 @@ class Decision(str):
 
     Compares equal to the plain word. `.evidence` is the sentence that justifies it. `.op_in_graph`:
     our op replaces the original ones; a reference mostly is the original ops, left to Inductor.
-    `.respelled`: it is other plain PyTorch that computes the same. `.basis`: what kind of evidence
-    it is; "" for none. `.measurement`: the times, where something was measured; `.note` then is
-    what the sentence ends with.
+    `.respelled`: it is other PyTorch that computes the same, or an op that calls it. `.basis`: what
+    kind of evidence it is; "" for none. `.measurement`: the times, where something was measured;
+    `.note` then is what the sentence ends with.
     """
 
     note: str

@@ -51,19 +51,33 @@ class Trial:
         wanted = [input_names.name(node) for node, tensor in pairs if tensor.requires_grad]
         return [root.name for root in self.site.roots] + [f"gradient of {n}" for n in wanted]
 
+    @property
+    def places(self) -> list[str]:
+        """Of the tensors that may hold any number, see `trial`."""
+        pairs = zip(self.site.roots, self.cotangents, strict=True)
+        slopes = [f"the gradient of {root.name}" for root, given in pairs if given is not None]
+        return [input_names.name(node) for node in of_numbers(self.site.inputs)] + slopes
+
     def new(self) -> Outcome:
         """What the new code makes of them."""
         with entered(self.site.autocast):
             return outcome(self.site.new, self.inputs, self.cotangents)
 
 
-def trial(site: Alone, given: Mapping[fx.Node, torch.Tensor], seed: int = 0) -> Trial:
+def trial(
+    site: Alone, given: Mapping[fx.Node, torch.Tensor], seed: int = 0, unusual: int | None = None
+) -> Trial:
     """Inside `real_tensors.isolated`. Raises CannotRun, and what the original code raises.
 
     given: the tensors that the program was called with, by input. seed: of the random inputs.
+    unusual: which of `Trial.places` has numbers as random_inputs.make_unusual writes them.
     """
     generator = torch.Generator(site.device).manual_seed(seed)
     inputs = random_inputs.values(site.inputs, given, site.trains, generator)
+    numbers = of_numbers(site.inputs)
+    if unusual is not None and unusual < len(numbers):
+        at = site.inputs.index(numbers[unusual])
+        random_inputs.make_unusual(inputs[at], generator, site.unusual)
     with entered(site.autocast):
         results = as_tensors(site.original(*leaves(inputs)))
         for root, result in zip(site.roots, results, strict=True):
@@ -72,8 +86,18 @@ def trial(site: Alone, given: Mapping[fx.Node, torch.Tensor], seed: int = 0) -> 
             random_inputs.like(r, generator) if r.requires_grad else None for r in results
         ]
         del results
+        if unusual is not None and unusual >= len(numbers):
+            slopes = [slope for slope in cotangents if slope is not None]
+            random_inputs.make_unusual(slopes[unusual - len(numbers)], generator, site.unusual)
         original = outcome(site.original, inputs, cotangents)
         return Trial(site, given, inputs, cotangents, original)
+
+
+def of_numbers(inputs: Sequence[fx.Node]) -> list[fx.Node]:
+    """Those that may hold any number. A constant of the program holds what it does."""
+    return [
+        node for node in inputs if node.op != "get_attr" and value(node).dtype.is_floating_point
+    ]
 
 
 def of_each(

@@ -93,7 +93,8 @@ def for_all_sizes(candidate: Candidate, verdict: Verdict, kernels: str) -> Verdi
         return verdict
     custom_op.define([candidate.match.fusion])
     try:
-        rewrite.rehearse(dataclasses.replace(candidate, plain=respelled), overload_for(kernels))
+        plain = not verdict.put_in
+        rewrite.rehearse(dataclasses.replace(candidate, plain=plain), overload_for(kernels))
     except guards.NewGuard as question:
         reason = Reason(ReasonKind.SHAPE_UNPROVABLE, question.text)
         kept = Decision("reference", reason.text, basis="limit")

@@ -7,12 +7,14 @@ al. do in Flash-Decoding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from tile_backend.lowering.fusion import Run, hint
+from tile_backend.patterns import _attention_math as math_of
 
 MOST_QUERIES = 16
 """Per head. With more, tiles of queries fill a GPU by themselves."""
@@ -73,3 +75,57 @@ def keys_seen(arguments: Mapping[str, Any]) -> int:
     if arguments["chunk"] is not None:
         bounds.append(arguments["chunk"] + length)
     return max(0, min(bounds))
+
+
+# --- the two ops ---------------------------------------------------------------------------------
+
+
+def attention_split(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, splits: int, **others: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`attention` over each of `splits` parts of the keys.
+
+    Results [splits, B, H, S, E] and their log-sum-exp [splits, B, H, S], both float32, the results
+    as precise as products of the inputs' dtype are. Which keys a part has is the kernel's choice;
+    here the first has all, and the others none.
+    """
+    first = math_of.written_out(q, k, v, **others).float()
+    lse = math_of.log_sum_exp(q, k, **others)
+    nothing = first.new_zeros((splits - 1, *first.shape))
+    none = lse.new_full((splits - 1, *lse.shape), -math.inf)
+    return torch.cat([first[None], nothing]), torch.cat([lse[None], none])
+
+
+def outputs_of_split(
+    q: torch.Tensor, v: torch.Tensor, splits: int, **_: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = (splits, *q.shape[:3])
+    return (
+        q.new_empty((*shape, v.shape[-1]), dtype=torch.float32),
+        q.new_empty(shape, dtype=torch.float32),
+    )
+
+
+def attention_join(
+    parts: torch.Tensor, lse: torch.Tensor, sinks: torch.Tensor | None, dtype: torch.dtype
+) -> torch.Tensor:
+    """The results of all parts as one, in that dtype: sum(part * exp(lse - total lse)).
+
+    parts [P, B, H, S, E], lse [P, B, H, S], sinks [H]. A query that saw nothing gives 0.
+    """
+    whole = lse
+    if sinks is not None:
+        whole = torch.cat([lse, sinks.float().reshape(1, 1, -1, 1).expand(1, *lse.shape[1:])])
+    total = torch.logsumexp(whole, dim=0)
+    shares = torch.exp(lse - total).masked_fill((total == -math.inf), 0.0)
+    return (parts * shares[..., None]).sum(0).to(dtype)
+
+
+def outputs_of_join(parts: torch.Tensor, dtype: torch.dtype, **_: Any) -> torch.Tensor:
+    _splits, batch, heads, length, width = parts.shape
+    return parts.new_empty((batch, length, heads, width), dtype=dtype).transpose(1, 2)
+
+
+def sizes_of_join(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    splits, *queries, _width = arguments["parts"].shape
+    return {"splits": splits, "rows": math.prod(queries)}

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tile_backend.lowering.fusion import Gradient, Run
+from tile_backend.patterns import _attention_on_cpu as on_cpu
 from tile_backend.patterns._attention_math import is_added
 
 DIFFERENTIABLE = frozenset(("q", "k", "v", "sinks"))
@@ -58,6 +59,25 @@ def backward(
     return found
 
 
+def applies_on_cpu(arguments: Mapping[str, Any], needed: Sequence[str]) -> bool:
+    """Where flash attention may run; else the derivative of the reference is the original's."""
+    return on_cpu.possible(arguments) and applies(arguments, needed)
+
+
+def backward_on_cpu(
+    run: Run,
+    arguments: Mapping[str, Any],
+    results: Sequence[torch.Tensor],
+    cotangents: Sequence[torch.Tensor],
+    needed: Sequence[str],
+) -> dict[str, torch.Tensor | None]:
+    """One call computes all three, as PyTorch's own does."""
+    given = {n: x for n, x in arguments.items() if n != "sinks"}
+    out, lse = results
+    found = run("attention_grad", **given, dout=cotangents[0], out=out, lse=lse)
+    return {name: x for name, x in zip(("q", "k", "v"), found, strict=True) if name in needed}
+
+
 def grad_sinks(sinks: torch.Tensor, lse: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     """-sum(weight * delta): a sink is a key whose value is 0. delta [B, H, S]; lse as saved."""
     column = sinks.float().reshape(1, -1, 1)
@@ -73,3 +93,6 @@ GRADIENT = Gradient(
     applies=applies, backward=backward, saving="attention_with_lse", kept=(0, 1), always=True
 )
 """Also where no kernel runs: it keeps less."""
+ON_CPU = Gradient(
+    applies=applies_on_cpu, backward=backward_on_cpu, saving="attention_with_lse", kept=(0, 1)
+)

@@ -1,21 +1,22 @@
 """What is done with a mask whose meaning is known: the op's arguments without it, or beside it.
 
-Where no kernel runs, a causal mask becomes `is_causal` of scaled_dot_product_attention, and a
-window or a chunk several calls of it.
+On a CPU, where no kernel runs, the op itself is the better code for a causal mask, a window or a
+chunk, see _attention_on_cpu; in decoding the original call is, on unexpanded keys and values.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from tile_backend.lowering.fusion import MaskFacts, MaskRule, Respelling
-from tile_backend.patterns._attention_blocks import in_blocks
+from tile_backend.patterns import _attention_on_cpu as on_cpu
+from tile_backend.patterns._attention_blocks import blocks
+from tile_backend.patterns._attention_math import MASKED_SDPA, SDPA
 
 
 def sizes(arguments: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -37,7 +38,15 @@ def with_facts(arguments: Mapping[str, Any], facts: MaskFacts) -> Mapping[str, A
     fill = None if surely_sees(arguments, facts) else fill_without_mask(arguments, facts)
     if fill is not None and facts.hides_with is not None and is_differentiated(arguments):
         return arguments
-    return {**arguments, "mask": None, **facts.arguments, "fill": fill}
+    form = form_without_mask(arguments, facts)
+    return {**arguments, "mask": None, **facts.arguments, "fill": fill, "form": form}
+
+
+def form_without_mask(arguments: Mapping[str, Any], facts: MaskFacts) -> str:
+    """See _attention_math: that there was a mask, and what it made of a hidden score."""
+    form: str = MASKED_SDPA if arguments["form"] == SDPA else arguments["form"]
+    low = arguments["fill"] if facts.hides_with is None else facts.hides_with
+    return form if low is None or not math.isfinite(low) else f"{form} {low!r}"
 
 
 def is_differentiated(arguments: Mapping[str, Any]) -> bool:
@@ -79,19 +88,17 @@ def lowest_score(arguments: Mapping[str, Any]) -> float | None:
 
 
 def respelled(arguments: Mapping[str, Any], masked: Mapping[str, Any]) -> Respelling | None:
-    """SDPA where nothing but `is_causal` is left of the mask, or a window or chunk in blocks.
+    """The op where flash attention on a CPU does without the mask, at once or in blocks.
 
     masked: the arguments with the mask.
     """
-    others = ("mask", "padding", "segments", "offset", "sinks", "softcap", "fill")
-    if all(arguments[name] is None for name in others) and arguments["start"] == 0:
-        if arguments["window"] is None and arguments["chunk"] is None:
-            return with_nan(plain, gain_of(arguments), masked)
-        if (blocks := in_blocks(arguments)) is not None:
-            gain = "each block of queries reads only the keys that it sees"
-            return with_nan(blocks, gain, masked)
+    if on_cpu.possible(arguments):
+        if on_cpu.whole(arguments):
+            return Respelling(gain_of(arguments))
+        if blocks(arguments) is not None:
+            return Respelling("each block of queries reads only the keys that it sees")
     if is_decode(masked):
-        return Respelling(unexpanded, "K and V are read unexpanded", masked=True)
+        return Respelling("K and V are read unexpanded", unexpanded)
     return None
 
 
@@ -102,54 +109,6 @@ def gain_of(arguments: Mapping[str, Any]) -> str:
     if all(isinstance(number, int) for number in heads) and heads[0] != heads[1]:
         found.append("takes K and V unexpanded")
     return " and ".join(found)
-
-
-def with_nan(
-    function: Callable[..., Any], gain: str, masked: Mapping[str, Any]
-) -> Respelling | None:
-    """The respelling, with NaN where a model's mask kept it: see `kept`."""
-    q, k = masked["q"], masked["k"]
-    if masked["mask"] is None:
-        return Respelling(function, gain)  # the model's own call had no other NaN
-    if not isinstance(q.shape[1], int) or not isinstance(k.shape[1], int):
-        return None
-    settings = {
-        "groups": q.shape[1] // k.shape[1],
-        "dtype": q.dtype,
-        "hides_nan": masked["mask"].dtype is torch.bool and masked["fill"] is not None,
-    }
-    return Respelling(functools.partial(kept, function, **settings), gain)
-
-
-def kept(
-    function: Callable[..., Any],
-    q: Any,
-    k: Any,
-    v: Any,
-    *,
-    groups: int,
-    dtype: torch.dtype,
-    hides_nan: bool,
-    **others: Any,
-) -> Any:
-    """What the function gives, and NaN where an operand is NaN that a mask kept.
-
-    With `is_causal` PyTorch's kernel for a CPU gives zeros for a query with NaN, and does not read
-    what it skips. A mask is added to all scores: NaN at a key that it hides stays NaN for every
-    query, and so does NaN among the values there, times a weight of 0. Where scores are filled
-    (hides_nan), a hidden one is lost. Else a factor of 1 and a term of -0.0 change no bit. NaN in a
-    factor is in the gradients as well; those of the values do not depend on them.
-    """
-
-    def for_queries(of_keys: Any) -> Any:
-        return of_keys if groups == 1 else of_keys.repeat_interleave(groups, 1)
-
-    lost = q.isnan().any(-1, keepdim=True)
-    if not hides_nan:
-        lost = lost | for_queries(k.isnan().any(-1, keepdim=True).any(-2, keepdim=True))
-    factor = torch.where(lost, torch.nan, 1.0).to(dtype)
-    term = torch.where(for_queries(v.isnan().any(-2, keepdim=True)), torch.nan, -0.0).to(dtype)
-    return function(q=q, k=k, v=v, **others) * factor + term
 
 
 MOST_QUERIES = 16
@@ -177,12 +136,6 @@ def is_decode(masked: Mapping[str, Any]) -> bool:
 
 def unexpanded(q: Any, k: Any, v: Any, mask: Any, scale: float, **_: Any) -> Any:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)
-
-
-def plain(q: Any, k: Any, v: Any, scale: float, is_causal: bool, **_: Any) -> Any:
-    return F.scaled_dot_product_attention(
-        q, k, v, is_causal=is_causal, scale=scale, enable_gqa=True
-    )
 
 
 RULE = MaskRule(

@@ -2,6 +2,7 @@
 
 `attention_with_lse` is `attention` in training: its log-sum-exp is all that the backward needs
 beside inputs and output. `attention_grad_q` and `attention_grad_kv` are that backward.
+`attention_grad` is the same in one, on a CPU.
 `attention_split` and `attention_join` are `attention` for few queries and many keys.
 """
 
@@ -15,13 +16,15 @@ import torch
 import torch.nn.functional as F
 
 from tile_backend.lowering.fusion import Op
+from tile_backend.patterns import _attention_decode as decode
 from tile_backend.patterns import _attention_gradient
 from tile_backend.patterns import _attention_math as math_of
-from tile_backend.patterns._attention_decode import in_two_steps
+from tile_backend.patterns import _attention_on_cpu as on_cpu
 from tile_backend.patterns._attention_work import flops
 
 MASKS = "Tensor? mask, Tensor? padding, Tensor? segments, Tensor? offset"
 PLACES = "bool is_causal=False, int start=0, int? window=None, int? chunk=None"
+FORM = "str form='sdpa'"
 
 
 def attention(
@@ -40,6 +43,7 @@ def attention(
     chunk: int | None = None,
     softcap: float | None = None,
     fill: float | None = None,
+    form: str = math_of.SDPA,
 ) -> torch.Tensor:
     """softmax(q @ k^T * scale, masked) @ v.
 
@@ -49,7 +53,7 @@ def attention(
 
     fill: None for the softmax of SDPA, in which hidden scores are -inf and a query that sees
     nothing gives 0. Else torch.softmax, and hidden scores are `fill`; a mask that is added says so
-    with any value, and a row of -inf gives NaN.
+    with any value, and a row of -inf gives NaN. form: how the model wrote it, see _attention_math.
     """
     if mask is not None and mask.dim() < 2:  # one row for every query; SDPA takes no such mask
         mask = mask.reshape(1, -1)
@@ -63,23 +67,25 @@ def attention(
         "chunk": chunk,
     }
     hides = fill is not None and (mask is None or mask.dtype == torch.bool)
-    if softcap is not None or sinks is not None or hides:
+    if softcap is not None or sinks is not None or hides or math_of.by_hand(form):
         given: dict[str, Any] = {
             "mask": mask,
             "scale": scale,
             "softcap": softcap,
             "fill": fill,
+            "form": form,
             **places,
         }
         return math_of.written_out(q, k, v, sinks, **given)
     simple = is_causal and places == {**dict.fromkeys(places), "is_causal": True, "start": 0}
-    visible = None if simple and mask is None else math_of.seen(q, k, **places)
-    if visible is not None:
-        mask = both(visible, mask)
+    masked = mask is not None or form != math_of.SDPA
+    visible = None if simple and not masked else math_of.seen(q, k, **places)
+    if masked or visible is not None:
+        mask = as_tensor(visible, mask, q, k, form)
     result = F.scaled_dot_product_attention(
         *(q, k, v),
         attn_mask=mask,
-        is_causal=simple and mask is None,
+        is_causal=simple and not masked,
         scale=scale,
         enable_gqa=bool(q.shape[1] != k.shape[1]),
     )
@@ -88,6 +94,20 @@ def attention(
     nothing = (mask == -math.inf).all(-1, keepdim=True)
     factor = torch.ones_like(nothing, dtype=result.dtype).masked_fill(nothing, math.nan)
     return result * factor  # a factor, so that gradients are nan as well
+
+
+def as_tensor(
+    visible: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    form: str,
+) -> torch.Tensor:
+    """The mask that the model wrote, for one that the other arguments stand for, and theirs."""
+    if visible is None:  # they hide nothing
+        return q.new_ones((q.shape[2], k.shape[2]), dtype=torch.bool) if mask is None else mask
+    whole, low = both(visible, mask), math_of.lowest(form, None)
+    return whole if low == -math.inf else q.new_zeros(whole.shape).masked_fill(~whole, low)
 
 
 def both(visible: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -128,9 +148,7 @@ def outputs_with_lse(**arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
 def attention_grad_q(dout: torch.Tensor, q: torch.Tensor, **others: Any) -> torch.Tensor:
     """The gradient of q. dout: that of the result. delta: sum(dout * result, -1), float32."""
     _, slopes = math_of.weights_and_slopes(dout, q, **others)
-    keys = math_of.per_query_head(q, others["k"]).float()
-    scale: float = others["scale"]
-    return ((slopes @ keys) * scale).to(q.dtype)
+    return math_of.gradient_of_q(q, slopes=slopes, **others).to(q.dtype)
 
 
 def like_projection(x: torch.Tensor) -> torch.Tensor:
@@ -141,12 +159,25 @@ def like_projection(x: torch.Tensor) -> torch.Tensor:
 
 def attention_grad_kv(dout: torch.Tensor, q: torch.Tensor, **others: Any) -> Any:
     """The gradients of k and v."""
+    return of_keys_and_values(dout, q, *math_of.weights_and_slopes(dout, q, **others), **others)
+
+
+def of_keys_and_values(
+    dout: torch.Tensor, q: torch.Tensor, weights: torch.Tensor, slopes: torch.Tensor, **others: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
     k, v = others["k"], others["v"]
-    weights, slopes = math_of.weights_and_slopes(dout, q, **others)
-    of_keys = (slopes.transpose(-1, -2) @ q.float()) * others["scale"]
+    of_keys = math_of.gradient_of_k(q, slopes, others["scale"], others.get("form", math_of.SDPA))
     of_values = weights.transpose(-1, -2) @ dout.float()
     of_keys, of_values = (math_of.per_key_head(k, x) for x in (of_keys, of_values))
     return of_keys.to(k.dtype), of_values.to(v.dtype)
+
+
+def attention_grad(dout: torch.Tensor, q: torch.Tensor, **others: Any) -> tuple[torch.Tensor, ...]:
+    """The gradients of q, k and v. out: the result of attention, which had that log-sum-exp."""
+    given = {name: x for name, x in others.items() if name not in ("out", "fill")}
+    weights, slopes = math_of.weights_and_slopes(dout, q, delta=None, **given)
+    of_q = math_of.gradient_of_q(q, slopes=slopes, **given).to(q.dtype)
+    return (of_q, *of_keys_and_values(dout, q, weights, slopes, **given))
 
 
 def sizes(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,74 +193,20 @@ def sizes(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def sizes_of_join(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    splits, *queries, _width = arguments["parts"].shape
-    return {"splits": splits, "rows": math.prod(queries)}
-
-
 UNSIZED = ("mask", "padding", "segments", "offset", "sinks", "lse", "delta")
 """Whose last dimension is one of these sizes."""
-SIZED: dict[str, Any] = {"sizes": sizes, "unsized": UNSIZED}
+SIZED: dict[str, Any] = {"sizes": sizes, "unsized": UNSIZED, "unread": ("form",), "loses": True}
 
 GRADIENT = f"(Tensor dout, Tensor q, Tensor k, Tensor v, {MASKS}, Tensor lse, Tensor delta,"
-GRADIENT += f" float scale, {PLACES}, float? softcap=None)"
-
-# --- decoding -------------------------------------------------------------------------------------
-
-
-def attention_split(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, splits: int, **others: Any
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """`attention` over each of `splits` parts of the keys.
-
-    Results [splits, B, H, S, E] and their log-sum-exp [splits, B, H, S], both float32, the results
-    as precise as products of the inputs' dtype are. Which keys a part has is the kernel's choice;
-    here the first has all, and the others none.
-    """
-    first = math_of.written_out(q, k, v, **others).float()
-    lse = math_of.log_sum_exp(q, k, **others)
-    nothing = first.new_zeros((splits - 1, *first.shape))
-    none = lse.new_full((splits - 1, *lse.shape), -math.inf)
-    return torch.cat([first[None], nothing]), torch.cat([lse[None], none])
-
-
-def outputs_of_split(
-    q: torch.Tensor, v: torch.Tensor, splits: int, **_: Any
-) -> tuple[torch.Tensor, torch.Tensor]:
-    shape = (splits, *q.shape[:3])
-    return (
-        q.new_empty((*shape, v.shape[-1]), dtype=torch.float32),
-        q.new_empty(shape, dtype=torch.float32),
-    )
-
-
-def attention_join(
-    parts: torch.Tensor, lse: torch.Tensor, sinks: torch.Tensor | None, dtype: torch.dtype
-) -> torch.Tensor:
-    """The results of all parts as one, in that dtype: sum(part * exp(lse - total lse)).
-
-    parts [P, B, H, S, E], lse [P, B, H, S], sinks [H]. A query that saw nothing gives 0.
-    """
-    whole = lse
-    if sinks is not None:
-        whole = torch.cat([lse, sinks.float().reshape(1, 1, -1, 1).expand(1, *lse.shape[1:])])
-    total = torch.logsumexp(whole, dim=0)
-    shares = torch.exp(lse - total).masked_fill((total == -math.inf), 0.0)
-    return (parts * shares[..., None]).sum(0).to(dtype)
-
-
-def outputs_of_join(parts: torch.Tensor, dtype: torch.dtype, **_: Any) -> torch.Tensor:
-    _splits, batch, heads, length, width = parts.shape
-    return parts.new_empty((batch, length, heads, width), dtype=dtype).transpose(1, 2)
-
+GRADIENT += f" float scale, {PLACES}, float? softcap=None, {FORM})"
 
 ATTENTION = (
     f"(Tensor q, Tensor k, Tensor v, {MASKS}, Tensor? sinks, float scale, {PLACES},"
-    " float? softcap=None, float? fill=None) -> "
+    f" float? softcap=None, float? fill=None, {FORM}) -> "
 )
 SPLIT = (
     f"(Tensor q, Tensor k, Tensor v, {MASKS}, float scale, int splits, {PLACES},"
-    " float? softcap=None) -> (Tensor, Tensor)"
+    f" float? softcap=None, {FORM}) -> (Tensor, Tensor)"
 )
 
 SDPA = tuple(
@@ -252,7 +229,9 @@ OPS = (
         attention,
         outputs,
         gradient=_attention_gradient.GRADIENT,
-        steps=in_two_steps,
+        gradient_on_cpu=_attention_gradient.ON_CPU,
+        on_cpu=on_cpu.forward,
+        steps=decode.in_two_steps,
         stands_for=SDPA,
         flops=flops,
         **SIZED,
@@ -262,6 +241,7 @@ OPS = (
         f"{ATTENTION}(Tensor, Tensor)",
         attention_with_lse,
         outputs_with_lse,
+        on_cpu=on_cpu.with_lse,
         flops=flops,
         **SIZED,
     ),
@@ -279,13 +259,29 @@ OPS = (
         lambda **given: (like_projection(given["k"]), like_projection(given["v"])),
         **SIZED,
     ),
-    Op("attention_split", SPLIT, attention_split, outputs_of_split, flops=flops, **SIZED),
+    Op(
+        "attention_grad",
+        f"(Tensor dout, Tensor q, Tensor k, Tensor v, {MASKS}, Tensor out, Tensor lse, float scale,"
+        f" {PLACES}, float? softcap=None, float? fill=None, {FORM}) -> (Tensor, Tensor, Tensor)",
+        attention_grad,
+        lambda **given: tuple(like_projection(given[name]) for name in ("q", "k", "v")),
+        on_cpu=on_cpu.gradients,
+        **SIZED,
+    ),
+    Op(
+        "attention_split",
+        SPLIT,
+        decode.attention_split,
+        decode.outputs_of_split,
+        flops=flops,
+        **SIZED,
+    ),
     Op(
         "attention_join",
         "(Tensor parts, Tensor lse, Tensor? sinks, ScalarType dtype) -> Tensor",
-        attention_join,
-        outputs_of_join,
-        sizes=sizes_of_join,
+        decode.attention_join,
+        decode.outputs_of_join,
+        sizes=decode.sizes_of_join,
         unsized=("lse", "sinks"),
     ),
 )

@@ -48,18 +48,18 @@ def supported() -> list[Spelling]:
         found += [
             Spelling(
                 forms.eager(where),
-                attributes={**fixed, "fill": softmax_of_added},
+                attributes={**fixed, "fill": softmax_of_added, "form": f"added {where}"},
                 name=f"eager_scaled_{where}",
             ),
             Spelling(
                 forms.eager_filled(where),
-                attributes=fixed,
+                attributes={**fixed, "form": f"filled {where}"},
                 transform=forms.inverted,
                 name=f"eager_scaled_{where}_masked_fill",
             ),
             Spelling(
                 forms.eager_selected(where),
-                attributes=fixed,
+                attributes={**fixed, "form": f"filled {where}"},
                 transform=forms.renamed,
                 name=f"eager_scaled_{where}_where",
             ),
@@ -73,11 +73,12 @@ def bounded_or_with_sinks() -> list[Spelling]:
         found += [
             Spelling(
                 forms.soft_capped(where),
-                attributes={"fill": softmax_of_added},
+                attributes={"fill": softmax_of_added, "form": f"added {where}"},
                 name=f"soft_capped_scaled_{where}",
             ),
             Spelling(
                 forms.soft_capped_filled(where),
+                attributes={"form": f"filled {where}"},
                 transform=forms.inverted,
                 name=f"soft_capped_scaled_{where}_masked_fill",
             ),
@@ -85,7 +86,10 @@ def bounded_or_with_sinks() -> list[Spelling]:
         found += [
             Spelling(
                 forms.with_sinks(where, shifted),
-                attributes={"fill": softmax_of_added},
+                attributes={
+                    "fill": softmax_of_added,
+                    "form": f"added {where}" + " shifted" * shifted,
+                },
                 name=f"sinks_scaled_{where}" + "_shifted" * shifted,
             )
             for shifted in (True, False)

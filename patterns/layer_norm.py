@@ -1,6 +1,8 @@
 """LayerNorm (Ba et al., arXiv:1607.06450): (x - mean) / sqrt(var + eps), then weight and bias.
 
-Weight and bias are optional. `rounding` as in RMSNorm: once, before_weight, every_op, divided.
+Weight and bias are optional. `rounding` as in RMSNorm: once, before_weight, every_op, divided. Of
+words that round alike, by_hand and once (torch's own), and those with the variance by torch.var,
+the derivatives differ in what infinity becomes.
 """
 
 from __future__ import annotations
@@ -12,6 +14,10 @@ import torch.nn.functional as F
 
 from tile_backend.lowering.fusion import Fusion, Op, Scalar, Shape, Spelling, Tensor
 from tile_backend.patterns import _norm_gradient
+
+ONCE = ("once", "by_hand")
+VARIANCE = "_variance"
+"""Behind every_op and divided."""
 
 
 def layer_norm(
@@ -26,20 +32,25 @@ def layer_norm(
     weight and bias broadcast against x (usually [D]). The variance is the biased one.
     """
     gains = [gain if gain is None else gain.float() for gain in (weight, bias)]
+    once = rounding in ONCE
     if rounding == "once" and all(gain is None or gain.dim() == 1 for gain in gains):
         # Torch's own: its mean of a constant row is exact, so the row gives exactly the bias.
         return F.layer_norm(x.float(), x.shape[-1:], gains[0], gains[1], eps).to(x.dtype)
-    hidden = x if rounding in ("every_op", "divided") else x.float()
+    kind = rounding.removesuffix(VARIANCE)
+    hidden = x if kind in ("every_op", "divided") else x.float()
     centred = hidden - hidden.mean(-1, keepdim=True)
-    shifted = centred.pow(2).mean(-1, keepdim=True) + eps
-    unit = centred / shifted.sqrt() if rounding == "divided" else centred * torch.rsqrt(shifted)
-    if rounding != "once":
+    if kind == rounding:
+        shifted = centred.pow(2).mean(-1, keepdim=True) + eps
+    else:
+        shifted = hidden.var(-1, correction=0, keepdim=True) + eps
+    unit = centred / shifted.sqrt() if kind == "divided" else centred * torch.rsqrt(shifted)
+    if not once:
         unit = unit.to(x.dtype)
     if weight is not None:
-        unit = unit * (weight.float() if rounding == "once" else weight)
+        unit = unit * (weight.float() if once else weight)
     if bias is not None:
-        unit = unit + (bias.float() if rounding == "once" else bias)
-    return unit.to(x.dtype) if rounding == "once" else unit
+        unit = unit + (bias.float() if once else bias)
+    return unit.to(x.dtype) if once else unit
 
 
 def outputs(
@@ -51,7 +62,7 @@ def outputs(
 ) -> torch.Tensor:
     dtype = x.dtype
     for gain in (weight, bias):
-        if gain is not None and rounding != "once":
+        if gain is not None and rounding not in ONCE:
             dtype = torch.promote_types(dtype, gain.dtype)
     return torch.empty_like(x, dtype=dtype)
 
@@ -140,13 +151,13 @@ FUSION = Fusion(
     },
     spellings=(
         Spelling(functional, attributes={"rounding": "once"}),
-        Spelling(cast_after_affine, attributes={"rounding": "once"}),
-        Spelling(weight_on_centred, attributes={"rounding": "once"}),
+        Spelling(cast_after_affine, attributes={"rounding": "by_hand"}),
+        Spelling(weight_on_centred, attributes={"rounding": "by_hand"}),
         Spelling(cast_before_affine, attributes={"rounding": "before_weight"}),
         Spelling(every_op, attributes={"rounding": "every_op"}),
-        Spelling(every_op_by_variance, attributes={"rounding": "every_op"}),
+        Spelling(every_op_by_variance, attributes={"rounding": "every_op" + VARIANCE}),
         Spelling(divided, attributes={"rounding": "divided"}),
-        Spelling(divided_by_variance, attributes={"rounding": "divided"}),
+        Spelling(divided_by_variance, attributes={"rounding": "divided" + VARIANCE}),
     ),
     near_misses=(divided_by_deviation, unbiased),
     anchors=("layer_norm", "rsqrt/add/mean/square/sub", "sqrt/add/mean/square/sub"),

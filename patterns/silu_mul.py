@@ -25,7 +25,8 @@ def silu_mul(
     if rounding == "every_op":
         return gate * torch.sigmoid(gate if alpha == 1.0 else gate * alpha) * up
     wide = gate.float()
-    activation = wide * torch.sigmoid(wide if alpha == 1.0 else wide * alpha)
+    # Torch's own where there is one: its derivative is one factor, which infinity stays beside.
+    activation = F.silu(wide) if alpha == 1.0 else wide * torch.sigmoid(wide * alpha)
     if rounding == "once":
         return (activation * up.float()).to(gate.dtype)
     return activation.to(gate.dtype) * up

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from tile_backend.lowering.custom_op import define
+from tile_backend.patterns import _attention_math as math_of
 from tile_backend.patterns import all_fusions
 
 define(all_fusions())
@@ -46,7 +47,8 @@ def heads(
     }
     numbers = {"is_causal": False, "start": 0, "window": None, "chunk": None, "softcap": None}
     scale = {"scale": widths[0] ** -0.5}
-    return {**made, **dict.fromkeys(TENSORS), **scale, **numbers, "fill": None, **given}
+    words = {"fill": None, "form": math_of.SDPA}
+    return {**made, **dict.fromkeys(TENSORS), **scale, **numbers, **words, **given}
 
 
 def padded(*shown: tuple[int, int], keys: int = 150) -> torch.Tensor:

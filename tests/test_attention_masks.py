@@ -94,16 +94,19 @@ def test_a_causal_mask_is_left_out(form: Any) -> None:
     site, code = attention_of(form(causal), Options())
     assert (site.decision, site.decision.respelled) == ("reference", True)
     assert site.bindings["mask"] == "causal"
-    assert "is_causal = True" in code
-    assert "enable_gqa = True" in code
+    given = site.call.arguments
+    assert (given["mask"], given["is_causal"], given["k"].shape[1]) == (None, True, 2)
+    assert "tilegym.attention.default(" in code
     assert "softmax" not in code
+    assert "reshape" not in code
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 def test_so_is_one_that_shows_everything(form: Any) -> None:
     site, code = attention_of(form(everything), Options())
     assert (site.decision.respelled, site.bindings["mask"]) == (True, "none")
-    assert "is_causal = False" in code
+    assert (site.call.arguments["mask"], site.call.arguments["is_causal"]) == (None, False)
+    assert "tilegym.attention.default(" in code
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
@@ -111,7 +114,7 @@ def test_one_more_key_and_the_mask_stays(form: Any) -> None:
     site, code = attention_of(form(sees_one_more), Options())
     assert not site.decision.respelled
     assert site.bindings["mask"] == "tensor"
-    assert "is_causal = True" not in code
+    assert "tilegym" not in code
 
 
 @pytest.mark.parametrize(
@@ -192,7 +195,7 @@ def test_ones_that_are_added_hide_nothing_and_stay(dtype: torch.dtype) -> None:
 def test_never_means_never() -> None:
     site, code = attention_of(sdpa(causal), Options(kernels="never"))
     assert not site.decision.respelled
-    assert "is_causal" not in code
+    assert "tilegym" not in code
 
 
 @pytest.mark.parametrize("dynamic", (None, True))

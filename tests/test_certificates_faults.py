@@ -25,7 +25,7 @@ from tile_backend.lowering.fusion import MaskFacts, same_as
 from tile_backend.lowering.interpreter.faults import FaultKind, KernelFault
 from tile_backend.lowering.mask import proof
 from tile_backend.lowering.reason import ReasonKind
-from tile_backend.patterns import _attention_mask
+from tile_backend.patterns import _attention_on_cpu
 from tile_backend.registry import unregister
 
 pytestmark = pytest.mark.usefixtures("graphs_only")
@@ -79,6 +79,16 @@ def fusion(reference: Callable[..., Any] = mixed, **spelling: Any) -> Fusion:
     )
 
 
+def clamped(x: Tensor, y: Tensor) -> Tensor:
+    """NaN becomes -1 and infinity 1, as a minimum and a maximum that ignore NaN would have it."""
+    return mixed(x.nan_to_num(-1.0, 1.0, -1.0), y)
+
+
+def squashed(x: Tensor, y: Tensor) -> Tensor:
+    """Not what it was for numbers whose squares overflow, and for no others."""
+    return mixed(x, y) + 0 * x.square()
+
+
 FAULTS = {
     "reference": fusion(lambda x, y: torch.tanh(x) * torch.sigmoid(y) * OFF),
     "binding": fusion(transform=lambda x, y: {"x": y, "y": x}),
@@ -101,6 +111,50 @@ def planted(request: pytest.FixtureRequest) -> Iterator[None]:
 def test_a_wrong_declaration() -> None:
     x, y = torch.randn(3, 8), torch.randn(3, 8)
     assert_caught(lambda **o: compiled(mixed, x, y, **o), mixed(x, y))
+
+
+NOT_FINITE = {"lost": clamped, "made": squashed}
+
+
+@pytest.mark.parametrize("fault", NOT_FINITE)
+def test_what_shows_only_beside_nan_infinity_and_huge_numbers(fault: str) -> None:
+    declared = fusion(NOT_FINITE[fault])
+    op = dataclasses.replace(declared.ops[0], name=f"planted_{fault}")
+    tile_backend.register(dataclasses.replace(declared, ops=(op,)))
+    try:
+        x, y = torch.randn(4, 8), torch.randn(4, 8)
+        words = "with NaN, infinity and huge numbers in l_x_: "
+        assert_caught(lambda **o: compiled(mixed, x, y, **o), mixed(x, y), words)
+    finally:
+        unregister("planted")
+
+
+def of_the_gradient(x: Tensor, y: Tensor) -> Tensor:
+    """As `mixed`, but NaN in the gradient of the result is lost on the way back."""
+
+    class Lossy(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, result: Tensor) -> Tensor:
+            return result.clone()
+
+        @staticmethod
+        def backward(ctx: Any, slope: Tensor) -> Tensor:
+            return slope.nan_to_num(0.0)
+
+    found: Tensor = Lossy.apply(mixed(x, y))  # type: ignore[no-untyped-call]
+    return found
+
+
+def test_what_shows_only_in_the_gradient_of_a_result() -> None:
+    declared = fusion(of_the_gradient)
+    op = dataclasses.replace(declared.ops[0], name="planted_gradient")
+    tile_backend.register(dataclasses.replace(declared, ops=(op,)))
+    try:
+        x, y = torch.randn(4, 8, requires_grad=True), torch.randn(4, 8)
+        words = "huge numbers in the gradient of mul: gradient of l_x_: "
+        assert_caught(lambda **o: compiled(mixed, x, y, **o), mixed(x, y), words)
+    finally:
+        unregister("planted")
 
 
 def wrong(names: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,12 +211,22 @@ def causal(q: Tensor) -> Tensor:
 
 
 def test_a_wrong_respelling(monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_mask(q: Any, k: Any, v: Any, scale: float, **_: Any) -> Any:
-        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    run = _attention_on_cpu.run
 
-    monkeypatch.setattr(_attention_mask, "plain", without_mask)
+    def without_mask(arguments: Any) -> Any:
+        return run({**arguments, "is_causal": False})
+
+    monkeypatch.setattr(_attention_on_cpu, "run", without_mask)
     q = torch.randn(1, 2, 9, 8)
     assert_caught(lambda **o: compiled(causal, q, kernels="auto", **o), causal(q))
+
+
+def test_a_respelling_that_loses_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain `is_causal`, whatever the numbers are."""
+    monkeypatch.setattr(_attention_on_cpu, "harmless", lambda *_: True)
+    q = torch.randn(1, 2, 9, 8)
+    words = "with NaN, infinity and huge numbers in l_q_: "
+    assert_caught(lambda **o: compiled(causal, q, kernels="auto", **o), causal(q), words)
 
 
 def test_a_mask_that_was_misunderstood(monkeypatch: pytest.MonkeyPatch) -> None:

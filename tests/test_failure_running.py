@@ -38,6 +38,7 @@ from tile_backend.lowering.interpreter import launch as interpreter
 from tile_backend.lowering.interpreter.faults import FaultKind, KernelFault
 from tile_backend.lowering.kernel_launch import KernelFallbackWarning
 from tile_backend.lowering.kernels import rms_norm
+from tile_backend.patterns import _attention_on_cpu
 
 ops = torch.ops.tilegym
 BF16 = torch.bfloat16
@@ -90,6 +91,15 @@ def test_a_launch_that_fails_runs_the_reference(
     run = lambda: launched(driver, lambda: norm(x))  # noqa: E731
     found, launches = one_warning(run, KernelFallbackWarning, "rms_norm runs its PyTorch reference")
     assert launches == []
+    assert torch.equal(found, expected)
+
+
+def test_code_for_a_cpu_that_fails_runs_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    q = torch.randn(1, 2, 8, 16)
+    run = lambda: ops.attention(q, q, q, *(None,) * 5, 0.25, True)  # noqa: E731
+    expected = run()
+    monkeypatch.setattr(_attention_on_cpu, "cut", raises)
+    found = one_warning(run, KernelFallbackWarning, "attention runs its reference, not its code")
     assert torch.equal(found, expected)
 
 

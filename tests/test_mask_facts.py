@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from tile_backend.lowering.mask.source import Source
 from tile_backend.patterns import _attention_blocks as blocks
 from tile_backend.patterns import _attention_mask as rule
 from tile_backend.patterns import _attention_math as math_of
+from tile_backend.patterns import _attention_on_cpu as on_cpu
 
 Tensor = torch.Tensor
 
@@ -177,12 +177,14 @@ def in_blocks(**limits: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     length = 400
     q, k, v = (torch.randn(1, 2, length, 8, generator=generator) for _ in range(3))
-    given: Mapping[str, Any] = {"scale": 0.25, "is_causal": True, "window": None, "chunk": None}
-    function = blocks.in_blocks({**given, **limits, "q": q, "k": k})
-    assert function is not None
+    given = {"scale": 0.25, "is_causal": True, "start": 0, "window": None, "chunk": None}
+    given |= {"q": q, "k": k, "v": v, "form": math_of.MASKED_SDPA, **limits}
+    assert len(blocks.blocks(given) or ()) > 1
+    found = on_cpu.run(given)
+    assert found is not None
     shown = math_of.seen(q, k, is_causal=True, **limits)
     expected = F.scaled_dot_product_attention(q, k, v, attn_mask=shown, scale=0.25)
-    return function(q, k, v, 0.25), expected
+    return found[0], expected
 
 
 @pytest.mark.parametrize("window", (1, 100, 300))

@@ -102,8 +102,8 @@ def is_replaced(site: Site) -> bool:
 def titles(site: Site) -> tuple[str, str]:
     """What stands above the ops before, and above those after or the reason."""
     out, put = TITLES["fused" if is_replaced(site) else site.decision or site.status]
-    respelled = bool(site.decision and site.decision.respelled)
-    return out, "put in, as plain PyTorch" if respelled else put
+    plain = site.decision is not None and not site.decision.op_in_graph
+    return out, "put in, as plain PyTorch" if plain and is_replaced(site) else put
 
 
 def entries(report: Report) -> list[RewriteEntry]:

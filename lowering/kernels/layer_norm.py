@@ -29,9 +29,12 @@ from tile_backend.lowering.kernels.rows import (
 ONCE, BEFORE_WEIGHT, EVERY_OP = range(3)
 MODES = {
     "once": ONCE,
+    "by_hand": ONCE,
     "before_weight": BEFORE_WEIGHT,
     "every_op": EVERY_OP,
+    "every_op_variance": EVERY_OP,
     "divided": BEFORE_WEIGHT,
+    "divided_variance": BEFORE_WEIGHT,
 }
 """See rms.ROUNDING for "divided"."""
 

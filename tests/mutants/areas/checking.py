@@ -61,9 +61,17 @@ MUTANTS = (
     Mutant(
         "infinities-are-any-number",
         BUDGET,
-        "    if count := int((~_same(y, y_ref) & ~y64.isfinite()).sum()):",
-        "    if count := 0:",
+        "    if count := int((~_same(y, y_ref) & ~y64.isfinite()).sum()):\n"
+        "        return Measured(",
+        "    if count := 0:\n        return Measured(",
         (FINITE,),
+    ),
+    Mutant(
+        "certificates-try-ordinary-numbers-only",
+        CERTIFY,
+        'problem = of_unusual(trial) if verdict else ""',
+        'problem = ""',
+        (f"{FAULTS}::test_what_shows_only_beside_nan_infinity_and_huge_numbers",),
     ),
     Mutant(
         "other-integers-are-as-good",

@@ -25,8 +25,8 @@ MUTANTS = (
     Mutant(
         "ops-go-in-on-a-cpu",
         GATE,
-        "        return Verdict(left_to_inductor(call, device), put_in=False)",
-        "        return Verdict(left_to_inductor(call, device), put_in=True)",
+        "        return Verdict(chosen, put_in=chosen.op_in_graph)",
+        "        return Verdict(chosen, put_in=True)",
         (f"{GATED}::test_a_cpu_keeps_the_original_ops",),
     ),
     Mutant(

@@ -70,7 +70,8 @@ MUTANTS = (
     Mutant(
         "a-declared-gradient-applies-always",
         AUTOGRAD,
-        "        if not (runs and or_derived(self.op, applies, lambda: False)):",
+        "        if not (runs and self.tried(functools.partial(gradient.applies, arguments,"
+        " needed))):",
         "        if not runs:",
         (f"{KERNELS}::test_tables_that_need_a_gradient_get_eagers",),
     ),
@@ -176,9 +177,8 @@ MUTANTS = (
     Mutant(
         "weights-forget-their-sum",
         SCORES,
-        "    slopes = dout.float() @ per_query_head(q, v).float().transpose(-1, -2) -"
-        " delta[..., None]",
-        "    slopes = dout.float() @ per_query_head(q, v).float().transpose(-1, -2)",
+        "    slopes = weights * (slopes - delta[..., None])",
+        "    slopes = weights * slopes",
         norms("attention"),
     ),
     Mutant(

@@ -16,6 +16,7 @@ NEVER_EMPTY = "lowering/mask/never_empty.py"
 READER = "lowering/mask/reader.py"
 RULE = "patterns/_attention_mask.py"
 BLOCKS = "patterns/_attention_blocks.py"
+ON_CPU = "patterns/_attention_on_cpu.py"
 FACTORS = "tests/test_mask_factors.py"
 ONE_OFFSET = f"{FACTORS}::test_a_product_has_one_offset"
 PADDED = f"{FACTORS}::test_a_padding_mask_is_its_tensor"
@@ -297,16 +298,16 @@ MUTANTS = (
     ),
     Mutant(
         "queries-that-start-later-are-respelled",
-        RULE,
-        'if all(arguments[name] is None for name in others) and arguments["start"] == 0:',
-        "if all(arguments[name] is None for name in others):",
+        ON_CPU,
+        'if arguments["start"] != 0 or any(arguments.get(name) is not None for name in UNKNOWN):',
+        "if any(arguments.get(name) is not None for name in UNKNOWN):",
         (f"{ARGUMENTS}::test_queries_that_stand_later_are_not_respelled",),
     ),
     Mutant(
         "a-block-sees-one-key-less",
         BLOCKS,
-        "return seen if window is None else seen.triu(begin - first - window + 1)",
-        "return seen if window is None else seen.triu(begin - first - window + 2)",
+        "seen = seen.triu(ahead - block.window + 1)",
+        "seen = seen.triu(ahead - block.window + 2)",
         (f"{ARGUMENTS}::test_blocks_of_a_window",),
     ),
     Mutant(
@@ -319,8 +320,22 @@ MUTANTS = (
     Mutant(
         "chunks-overlap",
         BLOCKS,
-        "        own = slice(begin, min(begin + chunk, length))",
-        "        own = slice(max(begin - 1, 0), min(begin + chunk, length))",
+        "yield Block(begin, end, begin, end)",
+        "yield Block(begin, end, max(begin - 1, 0), end)",
         (f"{ARGUMENTS}::test_blocks_of_a_chunk",),
+    ),
+    Mutant(
+        "nan-is-harmless",
+        ON_CPU,
+        "return math.isfinite(product) and product <= LARGEST",
+        "return not product > LARGEST",
+        ("tests/test_not_finite_respelled.py::test_what_is_harmless",),
+    ),
+    Mutant(
+        "the-gradient-of-a-result-is-always-harmless",
+        ON_CPU,
+        "    parts = cut(arguments, dout)",
+        "    parts = cut(arguments)",
+        ("tests/test_not_finite_respelled.py::test_one_number",),
     ),
 )
