@@ -142,7 +142,7 @@ def test_a_dead_output_is_not_written(driver: Driver) -> None:
 def test_an_absent_tensor_is_another_kind_of_call(driver: Driver) -> None:
     q, k, v = (torch.randn(1, 2, 16, 64, dtype=BF16) for _ in "qkv")
     mask, out = torch.randn(1, 1, 16, 16, dtype=BF16), torch.empty_like(q)
-    absent, numbers = (None,) * 4, (0.125, False, 0, None, None, None, None)
+    absent, numbers = (None,) * 4, (0.125, False, 0, None, None, None, None, "sdpa")
     for given in (None, mask, None, mask):
         _, (found,) = launched(
             driver,
