@@ -144,6 +144,7 @@ def _on_cpu(defined: Record, args: Sequence[Any]) -> tuple[torch.Tensor, ...] | 
     if defined.op.on_cpu is None or args[0].device.type != "cpu":
         return None
     arguments = defined.signature.bind(args)
+    shape_check.check(defined.op, arguments)  # nothing else would stop it from reading too far
     try:
         with reference.without_autocast("cpu"):
             found = defined.op.on_cpu(**arguments)
@@ -153,7 +154,6 @@ def _on_cpu(defined: Record, args: Sequence[Any]) -> tuple[torch.Tensor, ...] | 
             raise
         said = failure.said(error)
         LOGGER.debug("what %s has for a CPU failed", defined.op.name, exc_info=error)
-    _prepared(defined, args)  # what is wrong with the call is raised here
     from tile_backend.lowering import kernel_launch  # imports this module
 
     kernel_launch.warn_once(defined.op.name, said, "runs its reference, not its code for a CPU")

@@ -22,8 +22,10 @@ _static: set[tuple[Any, ...]] = set()
 _symbolic: weakref.WeakKeyDictionary[ShapeEnv, set[tuple[Any, ...]]] = weakref.WeakKeyDictionary()
 
 
-def check(op: Op, arguments: Mapping[str, Any], outputs: Sequence[torch.Tensor]) -> None:
+def check(op: Op, arguments: Mapping[str, Any], outputs: Sequence[torch.Tensor] = ()) -> None:
     """Raise RuntimeError unless the reference gives the shapes of `outputs`.
+
+    outputs: as `Op.outputs` makes them, if they are there already.
 
     Sizes that are symbols are guarded instead, in their ShapeEnv.
     """
@@ -32,6 +34,7 @@ def check(op: Op, arguments: Mapping[str, Any], outputs: Sequence[torch.Tensor])
     if key in seen:
         return
     results = on_meta(op, arguments)
+    outputs = outputs or reference.as_tuple(op.outputs(**arguments))
     for index, (result, output) in enumerate(zip(results, outputs, strict=True)):
         fits = result.dim() == output.dim() and result.dtype == output.dtype
         if not fits:

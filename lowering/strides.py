@@ -14,7 +14,9 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import sympy
 import torch
+from torch.utils._sympy.functions import Max
 
 from tile_backend.lowering import shapes
 from tile_backend.lowering.node import Size, hint, shape, strides
@@ -35,12 +37,27 @@ class Layout:
 def layout(result: torch.Tensor) -> Layout:
     """Of a fake tensor."""
     order = sorted(range(result.dim()), key=lambda d: (-hint(result.stride(d)), d))
-    return Layout(shape(result), strides(result), tuple(order))
+    return Layout(shape(result), distances(result), tuple(order))
+
+
+def distances(tensor: torch.Tensor) -> Sizes:
+    """Its strides; torch has `Max(1, size)` in them where a size may be 0, and then none counts."""
+    return tuple(map(without_floor, strides(tensor)))
+
+
+def without_floor(stride: Size) -> Size:
+    if isinstance(stride, int):
+        return stride
+    found = stride.replace(
+        lambda part: isinstance(part, (Max, sympy.Max)) and 1 in part.args,
+        lambda part: part.func(*(other for other in part.args if other != 1)),
+    )
+    return int(found) if found.is_Integer else found
 
 
 def same_layout(old: torch.Tensor, new: torch.Tensor) -> bool:
     """Equal strides wherever elements depend on them. The shapes are the same."""
-    return same_elements(shape(old), strides(old), strides(new))
+    return same_elements(shape(old), distances(old), distances(new))
 
 
 def same_elements(sizes: Sizes, a: Sizes, b: Sizes) -> bool:
