@@ -123,7 +123,7 @@ def test_constants_and_absent_operands_between_tensors() -> None:
     norm, softmax, attend = launches(code)
     assert norm.startswith("_tg.layer_norm(arg0_1, None, arg1_1, 1e-05, 'every_op', out=")
     assert softmax.startswith("_tg.softmax(arg0_1, torch.float64, out=")
-    assert ", None, None, None, None, 0.5, False, 0, None, None, None, -inf, out=" in attend
+    assert ", None, None, None, None, 0.5, False, 0, None, None, None, -inf, 'sdpa', out=" in attend
     assert any(line.endswith("  fill=-inf") for line in body(code))
 
 

@@ -136,7 +136,7 @@ def test_cheap_ops_are_recomputed_and_attention_is_saved() -> None:
     assert "rms_norm" not in calls(unmarked["backward"])
     assert calls(marked["backward"]).count("rms_norm") == 2
     attention = [name for name in calls(marked["backward"]) if name != "rms_norm"]
-    assert attention == ["attention_grad_q", "attention_grad_kv"]
+    assert attention == ["attention_grad"], "a CPU has one call for all three gradients"
     assert saved_kilobytes(marked["forward"]) < saved_kilobytes(unmarked["forward"])
 
 
