@@ -203,7 +203,7 @@ def test_a_machine_with_the_store_needs_no_compiler(
     result = torch.empty_like(q)
 
     def layer() -> None:
-        numbers = (0.125, False, 0, None, None, None, None)
+        numbers = (0.125, False, 0, None, None, None, None, "sdpa")
         launch_abi1.attention(q, k, k, *[None] * 5, *numbers, out=result)
         launch_abi1.silu_mul(gate, q, 1.0, "activation", out=result)
 
