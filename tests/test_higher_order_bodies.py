@@ -212,3 +212,16 @@ def test_a_copy_of_what_a_body_returns() -> None:
         return norm(old, weight), total, side
 
     assert_like_eager(program, *inputs(False), found={"rms_norm": 1})
+
+
+def test_a_copy_of_what_a_body_writes_to() -> None:
+    """The copy is made before the body is called; the sum is read after it."""
+
+    def program(x: Tensor, other: Tensor, weight: Tensor) -> Any:
+        total = x * other
+        old = total.clone()
+        grow: Callable[..., Any] = lambda t: t.add_(1).sin()  # noqa: E731
+        side = checkpoint(grow, total, use_reentrant=False)
+        return norm(old, weight), total, side
+
+    assert_like_eager(program, *inputs(False), found={"rms_norm": 1})

@@ -1,4 +1,4 @@
-"""The list of mutants fits the code, and a few of them are run."""
+"""The list of mutants fits the code, its outcome fits the list, and a few of them are run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants import outcome, trial
+from tests.mutants import outcome, page, trial
 from tests.mutants.catalogue import AREAS, MUTANTS, QUICK
 from tests.mutants.mutant import ROOT, Mutant, Stale
+
+AGAIN = 'run make mutants ARGS="--only {}"'
 
 
 def test_names_are_their_own() -> None:
@@ -45,6 +47,23 @@ def test_a_text_that_is_gone_is_stale() -> None:
         gone = Mutant("gone", "lowering/legality.py", old, "", ("tests/test_mutants.py",))
         with pytest.raises(Stale, match="lowering/legality.py has the text of gone"):
             gone.mutated()
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_every_mutant_was_run_as_it_is_and_noticed(mutant: Mutant) -> None:
+    row = outcome.known().get(mutant.name)
+    assert row is not None, AGAIN.format(mutant.name)
+    assert {name: row[name] for name in mutant.change()} == mutant.change(), AGAIN.format(
+        mutant.name
+    )
+    assert outcome.is_right(mutant, row["outcome"]), f"{mutant.name}: {row['outcome']}"
+    assert mutant.equal or row["by"].startswith("tests/test_")
+
+
+def test_the_page_is_what_came_out() -> None:
+    rows = list(outcome.known().values())
+    assert [row["name"] for row in rows] == [mutant.name for mutant in MUTANTS]
+    assert page.PAGE.read_text(encoding="utf-8") == page.written(rows), "run make mutants"
 
 
 def test_a_few_are_noticed_now(tmp_path: Path) -> None:

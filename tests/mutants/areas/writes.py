@@ -89,7 +89,7 @@ MUTANTS = (
         EFFECTS,
         "    return list(found) if entries else everything",
         "    return []",
-        (f"{BODIES}::test_a_copy_of_what_a_body_returns",),
+        (f"{BODIES}::test_a_copy_of_what_a_body_writes_to",),
     ),
     Mutant(
         "what-a-body-returns-is-new",
@@ -97,6 +97,7 @@ MUTANTS = (
         "            if node in effects.volatile or returned & set(storages(node))",
         "            if node in effects.volatile",
         (f"{BODIES}::test_a_copy_of_what_a_body_returns",),
+        equal="torch gives what a body returns the storage of its operand, where a write is seen",
     ),
     Mutant(
         "grad-is-always-on",
