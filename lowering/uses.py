@@ -35,17 +35,8 @@ NOT_READ: Mapping[str, tuple[int, tuple[str, ...]]] = {
 """By the name of a call, the operand whose elements it does not read: its place and its names."""
 
 TORCH = frozenset(
-    (
-        *(
-            "torch",
-            "torch.functional",
-            "torch.nn.functional",
-            "torch._ops.aten",
-            "torch._ops.prims",
-        ),
-        *("torch._C._nn", "torch._C._special", "torch._C._linalg", "torch._C._fft"),
-        *("_operator", "builtins"),
-    )
+    "torch torch.functional torch.nn.functional torch._ops.aten torch._ops.prims torch._C._nn"
+    " torch._C._special torch._C._linalg torch._C._fft _operator builtins".split()
 )
 """Modules whose functions return tensors without another effect, but for writes and randomness."""
 
