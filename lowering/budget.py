@@ -130,7 +130,7 @@ def _unlike(y: torch.Tensor | None, y64: torch.Tensor | None, y_ref: torch.Tenso
     if y is None or y64 is None or y_ref is None or not y.is_floating_point():
         return ""
     y, y64, y_ref = (t.detach().double() for t in (y, y64, y_ref))
-    if count := int((~_same(y, y_ref) & ~y64.isfinite()).sum()):
+    if count := int(_differs(y, y64, y_ref).sum()):
         return f"{count} values differ from the original's {WHERE}"
     if count := int((~y.isfinite() & y_ref.isfinite() & y64.isfinite()).sum()):
         return LOST.format(count=count)
@@ -138,12 +138,12 @@ def _unlike(y: torch.Tensor | None, y64: torch.Tensor | None, y_ref: torch.Tenso
 
 
 def _compare(y: torch.Tensor, y64: torch.Tensor, y_ref: torch.Tensor) -> Measured:
-    """Where the exact value is infinite or NaN, y is what the original is.
+    """Where the exact value is infinite or NaN, y is what the original is, or as exact.
 
     Where only the original overflows, y may be anything but NaN.
     """
     dtype, y = y.dtype, y.double()
-    if count := int((~_same(y, y_ref) & ~y64.isfinite()).sum()):
+    if count := int(_differs(y, y64, y_ref).sum()):
         return Measured(problem=f"{count} values differ from the original's {WHERE}")
     judged = y_ref.isfinite() & y64.isfinite()
     lost = torch.where(judged, ~y.isfinite(), y.isnan() & ~y_ref.isnan())
@@ -160,6 +160,15 @@ def _compare(y: torch.Tensor, y64: torch.Tensor, y_ref: torch.Tensor) -> Measure
         rms_error=error.square().mean().sqrt().item(),
         rms_allowed=FACTOR * reference.square().mean().sqrt().item() + step,
     )
+
+
+def _differs(y: torch.Tensor, y64: torch.Tensor, y_ref: torch.Tensor) -> torch.Tensor:
+    """Where y has neither the original's NaN or infinity nor the exact one.
+
+    They differ where the original overflows beside an infinity: the sum of both is then NaN.
+    """
+    as_exact = _same(y, y64) & ~y_ref.isfinite()
+    return ~y64.isfinite() & ~_same(y, y_ref) & ~as_exact
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from tile_backend.lowering.canonical_ops import OPERATIONS
 from tile_backend.lowering.fusion import Fusion, Tensor
 from tile_backend.lowering.identities import LOW_PRECISION
 from tile_backend.lowering.identities_layout import full_permutation, permute
-from tile_backend.lowering.match_sizes import agree
+from tile_backend.lowering.match_sizes import disagreement
 from tile_backend.lowering.node import Size
 from tile_backend.lowering.terms import Term, TermTable, close, number_of, realisable
 from tile_backend.lowering.trace import LOW, Pattern
@@ -263,7 +263,9 @@ def unify_number(wanted: Term, term: Term, binding: Binding) -> bool:
 def fits(pattern: Pattern, binding: Binding) -> bool:
     """Every hole is bound, and the sizes that attributes and holes state agree."""
     bound = operands_of(pattern, binding)
-    return len(bound) == len(pattern.holes) and agree(pattern, bound, binding.sizes)
+    if len(bound) < len(pattern.holes):
+        return False
+    return disagreement(pattern, bound, binding.sizes) is None
 
 
 def finished(pattern: Pattern, binding: Binding) -> Match:

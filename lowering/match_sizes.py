@@ -6,8 +6,8 @@ attributes of the pattern (a slice up to D // 2). Masks broadcast and state noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import sympy
 
@@ -18,25 +18,55 @@ from tile_backend.lowering.terms import Term
 from tile_backend.lowering.trace import Pattern
 
 
-def agree(
+class Equation(NamedTuple):
+    """Two sizes that have to be one. what: the dimension in the words of the pattern."""
+
+    what: str
+    one: Size
+    other: Size
+
+    @property
+    def holds(self) -> bool:
+        return shapes.same(self.one, self.other)
+
+
+def disagreement(
     pattern: Pattern, operands: Mapping[str, Term], stated: Iterable[tuple[sympy.Expr, Size]]
-) -> bool:
-    """operands: by hole. stated: expressions over dimension names, and what each has to be."""
-    sizes = named(pattern, operands)
-    if sizes is None or not has_ratio(sizes, pattern.spelling.table_ratio):
-        return False
-    for group in pattern.fusion.alike:
-        members = [operands[name].shape for name in group if name in operands]
-        if not all(shapes.equal(members[0], other) for other in members[1:]):
-            return False
-    values = {sympy.Symbol(n, integer=True, positive=True): s for n, s in sizes.items()}
-    return all(shapes.same(plain(wanted.subs(values)), actual) for wanted, actual in stated)
+) -> Equation | None:
+    """The first equation that does not hold, or not for all sizes; None where all hold.
+
+    operands: by hole. stated: expressions over dimension names, and what each has to be.
+    """
+    return next((e for e in equations(pattern, operands, stated) if not e.holds), None)
 
 
-def named(pattern: Pattern, operands: Mapping[str, Term]) -> dict[str, Size] | None:
-    """The size of each named dimension; None where two holes disagree about one."""
-    grouped = pattern.spelling.grouped
+def equations(
+    pattern: Pattern, operands: Mapping[str, Term], stated: Iterable[tuple[sympy.Expr, Size]]
+) -> Iterator[Equation]:
+    """One is made when all before it hold."""
     sizes: dict[str, Size] = {}
+    yield from of_dimensions(pattern, operands, sizes)
+    ratio = pattern.spelling.table_ratio
+    if ratio is not None and "R" in sizes and "D" in sizes:
+        yield Equation("the width of the tables", sizes["R"] * round(1 / ratio), sizes["D"])
+    for group in pattern.fusion.alike:
+        members = [name for name in group if name in operands]
+        for name in members[1:]:
+            first, shape = operands[members[0]].shape, operands[name].shape
+            yield Equation(f"the rank of {name}", len(first), len(shape))
+            for one, other in zip(first, shape, strict=True):
+                yield Equation(f"a dimension of {members[0]} and {name}", one, other)
+    values = {sympy.Symbol(n, integer=True, positive=True): s for n, s in sizes.items()}
+    for wanted, actual in stated:
+        what = f"{str(wanted).removeprefix('(').removesuffix(')')} of an operand"
+        yield Equation(what, plain(wanted.subs(values)), actual)
+
+
+def of_dimensions(
+    pattern: Pattern, operands: Mapping[str, Term], sizes: dict[str, Size]
+) -> Iterator[Equation]:
+    """Of each named dimension in two operands. Their sizes are put into `sizes`."""
+    grouped = pattern.spelling.grouped
     for name, term in operands.items():
         declared = pattern.fusion.holes[name]
         assert isinstance(declared, Tensor)
@@ -45,18 +75,9 @@ def named(pattern: Pattern, operands: Mapping[str, Term]) -> dict[str, Size] | N
         dims = [d for d in declared.dims.split() if d != "..."]
         for dim, actual in zip(reversed(dims), reversed(term.shape), strict=False):
             key = "K" if dim == "H" and not grouped else dim
-            if not shapes.same(sizes.setdefault(key, actual), actual):
-                return None
+            yield Equation(f"dimension {dim} of {name}", actual, sizes.setdefault(key, actual))
     if not grouped and "K" in sizes:
         sizes["H"] = sizes["K"]
-    return sizes
-
-
-def has_ratio(sizes: Mapping[str, Size], ratio: float | None) -> bool:
-    """Dimension R over dimension D is `ratio`, where both occur and it is not None."""
-    if ratio is None or "R" not in sizes or "D" not in sizes:
-        return True
-    return shapes.same(sizes["R"] * round(1 / ratio), sizes["D"])
 
 
 def plain(expression: Any) -> Size:

@@ -21,7 +21,8 @@ from tile_backend.lowering.anchors import anchors
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.canonical_ops import OPERATIONS
 from tile_backend.lowering.fusion import Fusion
-from tile_backend.lowering.match import Binding, unify, unify_attributes
+from tile_backend.lowering.match import Binding, operands_of, unify, unify_attributes
+from tile_backend.lowering.match_sizes import disagreement
 from tile_backend.lowering.node import frames, place
 from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.lowering.terms import Term, number_of
@@ -183,10 +184,21 @@ def partial(pattern: Pattern, root: Term, canonical: CanonicalGraph) -> NearMiss
     binding = Binding(table=canonical.table)
     matched, reason = score(pattern.roots[0], root, binding, pattern)
     assert root.node is not None
-    fallback = Reason(
-        ReasonKind.SHAPE_UNPROVABLE, "the sizes of its operands do not fit", root.node.name
-    )
-    return NearMiss(pattern, root.node, matched, reason or fallback, binding)
+    reason = reason or unfitting(pattern, root.node, binding)
+    return NearMiss(pattern, root.node, matched, reason, binding)
+
+
+def unfitting(pattern: Pattern, root: fx.Node, binding: Binding) -> Reason:
+    """Why a spelling of which every operation is there is none."""
+    found = disagreement(pattern, operands_of(pattern, binding), binding.sizes)
+    if found is None:
+        text = "its operations are there, but no one choice of operands makes them this fusion"
+        return Reason(ReasonKind.OP_DIFFERS, text, root.name)
+    if isinstance(found.one, int) and isinstance(found.other, int):
+        text = f"{found.what} would have to be {found.one} and {found.other}"
+        return Reason(ReasonKind.SHAPE_LIMIT, text, root.name)
+    text = f"nothing says that {found.what} is {found.other}: it is {found.one}"
+    return Reason(ReasonKind.SHAPE_UNPROVABLE, text, root.name)
 
 
 def score(

@@ -6,6 +6,7 @@ Without these tests "0 wrong" would say nothing: a judge that errs in its own or
 from __future__ import annotations
 
 import dataclasses
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from tests.fuzz import finding
-from tests.fuzz.outcome import Ours, Verdict, judged
+from tests.fuzz.outcome import Limits, Ours, Verdict, judged
 from tests.fuzz.program import Input, Program, Statement
 from tests.fuzz.reduce import reduced
 from tests.fuzz.ways import Way, tried
@@ -28,6 +29,8 @@ NORM = (
     "root = torch.rsqrt(mean + 1e-06)",
     "y = old * root",
 )
+
+NAN, INF = math.nan, math.inf
 
 
 def program(*texts: str, results: tuple[str, ...] = ("y",), trains: bool = False) -> Program:
@@ -80,6 +83,28 @@ def test_what_raises_is_seen_unless_eager_raises() -> None:
     assert (fails.kind, fails.text) == ("raises", "forward: ValueError: no")
     refused = judged(program("y = x.view(7)"), lambda program: Ours(raises))[1]
     assert refused.kind == "refused"
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs", "ours", "limits", "kept"),
+    [
+        ("gradient x", NAN, INF, Limits(rewritten=True), True),
+        ("gradient x", INF, -INF, Limits(rewritten=True), True),
+        ("gradient x", NAN, 1.0, Limits(rewritten=True), False),
+        ("gradient x", 1.0, NAN, Limits(rewritten=True), False),
+        ("result y", NAN, INF, Limits(rewritten=True), False),
+        ("gradient x", NAN, INF, Limits(), False),
+        ("result y", NAN, 1.0, Limits(attention=True), True),
+        ("result y", 2.0, 1.0, Limits(attention=True), False),
+    ],
+)
+def test_only_what_the_limits_name_is_let_pass(
+    name: str, theirs: float, ours: float, limits: Limits, kept: bool
+) -> None:
+    found, wanted = torch.tensor([ours, 3.0]), torch.tensor([theirs, 4.0])
+    applied = limits.applied(name, found, wanted).tolist()
+    assert applied[1] == 3.0
+    assert str(applied[0]) == str(theirs if kept else ours)
 
 
 @pytest.mark.parametrize("write", ["r.copy_(x.detach())", "r += 1.0", "r.fill_(2.0)"])

@@ -97,6 +97,9 @@ NAN, INF = float("nan"), float("inf")
         (INF, 1.0, NAN, True),
         (NAN, NAN, 1.0, False),  # the original's value is what users know
         (1.0, NAN, 1.0, True),
+        (INF, INF, NAN, True),  # the original adds an overflow to the infinity
+        (-INF, INF, NAN, False),
+        (INF, INF, 1.0, False),
     ),
 )
 def test_infinities_and_nans(y: float, y64: float, y_ref: float, ok: bool) -> None:

@@ -15,6 +15,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from bench import result_file
@@ -22,8 +23,8 @@ from tests.fuzz import chunk
 from tests.fuzz.tally import Failure, Tally
 from tests.lint.source_tree import ROOT
 
-SIZE = 100
-"""Programs in a chunk."""
+SIZE = 250
+"""Programs in a chunk, which is one process."""
 FOLDER = ROOT / ".cache" / "fuzz"
 
 
@@ -66,13 +67,10 @@ def chunks(arguments: argparse.Namespace, folder: Path) -> Iterator[Tally]:
     paths = {start: folder / f"{start:08}.json" for start in starts}
     known = {s: p for s, p in paths.items() if p.is_file()}
     yield from (Tally.from_json(json.loads(p.read_text(encoding="utf-8"))) for p in known.values())
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        arguments.processes, context, max_tasks_per_child=10
-    ) as pool:
+    with concurrent.futures.ThreadPoolExecutor(arguments.processes) as threads:
         waiting = {
-            pool.submit(
-                chunk.tally, arguments.seed, range(start, min(start + SIZE, arguments.programs))
+            threads.submit(
+                in_a_process, arguments.seed, range(start, min(start + SIZE, arguments.programs))
             ): start
             for start in starts
             if start not in known
@@ -81,6 +79,21 @@ def chunks(arguments: argparse.Namespace, folder: Path) -> Iterator[Tally]:
             part = future.result()
             result_file.write(paths[waiting[future]], part.to_json())
             yield part
+
+
+def in_a_process(seed: int, numbers: range) -> Tally:
+    """A process of its own, so that nothing grows and a crash names the chunk.
+
+    Not a pool with max_tasks_per_child, which can wait for ever, from Python 3.11 to at least 3.14
+    (python/cpython#115634).
+    """
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, context) as process:
+        try:
+            return process.submit(chunk.tally, seed, numbers).result()
+        except BrokenProcessPool as error:
+            where = f"programs {numbers.start} to {numbers.stop - 1} of seed {seed}"
+            raise RuntimeError(f"the process died that ran {where}; one of them crashes") from error
 
 
 def saved(failure: Failure, folder: Path) -> Path:

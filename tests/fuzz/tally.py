@@ -52,7 +52,7 @@ class Tally:
         self.verdicts[tried.verdict.kind] += 1
         if tried.verdict.kind == "refused":
             self.refusals[said_shortly(tried.verdict.text)] += 1
-        if tried.verdict.kind == "right":
+        if tried.verdict.kind.startswith("right"):
             self.statements.update({s.kind for s in tried.program.statements})
         for site in tried.sites:
             self.count(site, way)

@@ -23,7 +23,7 @@ from torch import fx
 import tile_backend
 from tests.core_edits import quiet
 from tests.fuzz import capture
-from tests.fuzz.outcome import NotCaptured, Ours, Verdict, judged
+from tests.fuzz.outcome import Limits, NotCaptured, Ours, Verdict, judged
 from tests.fuzz.program import Program
 from tile_backend import inductor, pipeline, registry, trust
 from tile_backend.inductor_alone import InductorAlone
@@ -82,9 +82,13 @@ def tried(program: Program, way: Way = Way()) -> Tried:
     sites: list[Site] = []
     make = {"graph": graph, "dynamo": dynamo, "aot": backend, "inductor": backend}[way.capture]
 
+    def limits() -> Limits:
+        there = {site.fusion for site in sites if is_rewritten(site)}
+        return Limits(bool(there), "attention" in there and way.kernels == "interpret")
+
     def made(program: Program) -> Ours:
         sites.clear()
-        return make(program, way, sites)
+        return dataclasses.replace(make(program, way, sites), limits=limits)
 
     around = inductor.without_codegen() if way.capture == "aot" else contextlib.nullcontext()
     with around, quiet():
