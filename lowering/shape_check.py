@@ -8,6 +8,7 @@ One set of sizes is examined once per process, or once per ShapeEnv where sizes 
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from tile_backend.lowering import reference
 from tile_backend.lowering.fusion import Op
+from tile_backend.lowering.meta import without_fakes
 
 _static: set[tuple[Any, ...]] = set()
 _symbolic: weakref.WeakKeyDictionary[ShapeEnv, set[tuple[Any, ...]]] = weakref.WeakKeyDictionary()
@@ -33,7 +35,9 @@ def check(op: Op, arguments: Mapping[str, Any], outputs: Sequence[torch.Tensor] 
     seen = _static if environment is None else _symbolic.setdefault(environment, set())
     if key in seen:
         return
-    results = on_meta(op, arguments)
+    # Nothing to guard where no size is a symbol, and plain meta tensors are five times as fast.
+    with without_fakes() if environment is None else contextlib.nullcontext():
+        results = on_meta(op, arguments)
     outputs = outputs or reference.as_tuple(op.outputs(**arguments))
     for index, (result, output) in enumerate(zip(results, outputs, strict=True)):
         fits = result.dim() == output.dim() and result.dtype == output.dtype
