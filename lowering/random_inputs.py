@@ -18,8 +18,11 @@ from tile_backend.lowering import input_names
 from tile_backend.lowering.node import hint, value
 from tile_backend.lowering.real_tensors import CannotRun
 
-FINITE = (None, 0.0)
-"""What a row gets: numbers whose squares overflow (None), or only zeros."""
+HUGE, LARGE, ZERO = "huge", "large", "zero"
+FINITE = (HUGE, ZERO, LARGE)
+"""What a row gets: numbers whose squares overflow, only zeros, or one number all over, of which the
+sum of many overflows and that of a few does not, in whatever order.
+"""
 UNUSUAL = (math.nan, math.inf, -math.inf, *FINITE)
 """Or NaN or infinity in one place."""
 PARAMETER_RANK = 2
@@ -88,7 +91,7 @@ def like(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def make_unusual(
-    tensor: torch.Tensor, generator: torch.Generator, kinds: Sequence[float | None] = UNUSUAL
+    tensor: torch.Tensor, generator: torch.Generator, kinds: Sequence[float | str] = UNUSUAL
 ) -> None:
     """Write unusual numbers into it, a kind a row, into rows at random.
 
@@ -99,19 +102,19 @@ def make_unusual(
         rows = rows.unsqueeze(-1)
     if not rows.stride(-1):  # one number in memory
         rows = rows[..., :1]
-    huge = torch.finfo(tensor.dtype).max ** 0.5 * 2
+    most = torch.finfo(tensor.dtype).max
     drawn = torch.randperm(math.prod(rows.shape[:-1]), generator=generator, device=generator.device)
     for kind, number in zip(kinds, drawn.tolist() if rows.numel() else (), strict=False):
         row, place = rows, number
         while row.dim() > 1:
             place, at = divmod(place, row.shape[0])
             row = row[at]
-        if kind is None:
-            row.mul_(huge)
-        elif kind:
-            row[number % len(row)] = kind
+        if kind == HUGE:
+            row.mul_(most**0.5 * 2)
+        elif kind in (ZERO, LARGE):
+            row.fill_(most / 64 if kind == LARGE else 0.0)
         else:
-            row.zero_()
+            row[number % len(row)] = kind
 
 
 def hides_nothing(mask: torch.Tensor) -> bool:

@@ -3,15 +3,12 @@
 Custom ops are saved by default. Ours are cheap to recompute, and their results as large as their
 inputs, except where the reference contains a matrix product (attention), or where little comes of
 much (the log-sum-exp of logits): those stay saved.
-Goes into Inductor's `joint_custom_post_pass`.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
-import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,32 +17,19 @@ from torch.utils.checkpoint import CheckpointPolicy
 from torch.utils.flop_counter import FlopCounterMode
 
 from tile_backend.lowering import custom_op, failure, shape_check
-from tile_backend.lowering.inductor_ir import CustomGraphPass
 from tile_backend.lowering.node import hint
 
 SMALLER = 4
 """So many times fewer elements: reading a tensor again costs more than keeping that little."""
-_SOURCE = hashlib.sha256(pathlib.Path(__file__).read_bytes()).hexdigest()  # once: files may change
 
 
-class RecomputeCheapOps(CustomGraphPass):
-    """Marks every node of a cheap op. A policy that somebody else set on a node is kept.
-
-    identity: what else the compiled code depends on (the sources and options of the whole backend).
-    """
-
-    def __init__(self, identity: str = "") -> None:
-        self.identity = (type(self).__name__, _SOURCE, identity)
-
-    def __call__(self, graph: torch.fx.Graph) -> None:
-        for record in custom_op.records():
-            for node in graph.find_nodes(op="call_function", target=record.overload):
-                what = f"weighing {record.op.name} in the backward"
-                if failure.instead(False, what, None, _is_cheap, record, node):
-                    node.meta.setdefault("recompute", CheckpointPolicy.PREFER_RECOMPUTE)
-
-    def uuid(self) -> Any:
-        return self.identity
+def mark(graph: torch.fx.Graph) -> None:
+    """Every node of a cheap op. A policy that somebody else set on a node is kept."""
+    for record in custom_op.records():
+        for node in graph.find_nodes(op="call_function", target=record.overload):
+            what = f"weighing {record.op.name} in the backward"
+            if failure.instead(False, what, None, _is_cheap, record, node):
+                node.meta.setdefault("recompute", CheckpointPolicy.PREFER_RECOMPUTE)
 
 
 def _is_cheap(record: custom_op.Record, node: torch.fx.Node) -> bool:

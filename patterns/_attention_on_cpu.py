@@ -32,8 +32,13 @@ Tensors = tuple[torch.Tensor, ...]
 def possible(arguments: Mapping[str, Any]) -> bool:
     """Whether flash attention knows what these arguments say, but for the sizes of blocks.
 
-    float16 written out by hand has scores of its own that overflow at 65504.
+    float16 written out by hand has scores of its own that overflow at 65504. With `is_causal` the
+    kernel multiplies its -inf by the scale, which hides a key only if that is above 0; a model that
+    wrote `is_causal` has what comes of it.
     """
+    masked = arguments["is_causal"] and arguments["form"] != math_of.SDPA
+    if masked and not is_above_0(arguments["scale"]):
+        return False
     if arguments["start"] != 0 or any(arguments.get(name) is not None for name in UNKNOWN):
         return False
     q, k, v = arguments["q"], arguments["k"], arguments["v"]
@@ -44,6 +49,11 @@ def possible(arguments: Mapping[str, Any]) -> bool:
         return False
     width = q.shape[-1]
     return bool(width == k.shape[-1] and width == v.shape[-1])
+
+
+def is_above_0(scale: Any) -> bool:
+    """Not known of a symbol."""
+    return isinstance(scale, (int, float)) and scale > 0
 
 
 def whole(arguments: Mapping[str, Any]) -> bool:

@@ -78,7 +78,8 @@ def cross_entropy_rows(
     ignored = (labels == ignore_index).unsqueeze(-1)
     loss = mass - (z.gather(-1, labels.unsqueeze(-1).masked_fill(ignored, 0)) - peak)
     if label_smoothing:
-        spread = mass - (z.mean(-1, keepdim=True) - peak)
+        # Of differences: the sum of large values overflows where the mean of log p does not.
+        spread = mass - (z - peak).mean(-1, keepdim=True)
         loss = (1 - label_smoothing) * loss + label_smoothing * spread
     return loss.masked_fill(ignored, 0.0)[..., 0], torch.cat((peak, mass), -1)
 

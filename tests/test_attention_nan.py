@@ -1,7 +1,11 @@
-"""NaN in an operand of masked attention is where eager has it, also where the mask is respelled."""
+"""NaN in an operand of masked attention is where eager has it, also where the mask is respelled.
+
+And nowhere else: with `is_causal` the kernel multiplies -inf by the scale.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +14,8 @@ import torch.nn.functional as F
 
 import tile_backend
 from tile_backend.inductor import without_codegen
+from tile_backend.lowering import oracle
+from tile_backend.lowering.budget import within_budget
 
 Tensor = torch.Tensor
 LENGTH = 6
@@ -91,6 +97,57 @@ def test_nan_stays_where_eager_has_it(program: Callable[..., Tensor], place: int
     if program is not in_a_window:  # docs/limits.md: gradients of queries in other blocks
         for theirs, mine in zip(eager[1:], ours[1:], strict=True):
             assert torch.equal(theirs.isnan().any(-1), mine.isnan().any(-1))
+
+
+def scaled(scores: Tensor, scale: float, v: Tensor) -> Tensor:
+    hidden = ~causal(scores.shape[-1])
+    return torch.softmax((scores * scale).masked_fill(hidden, -math.inf), -1) @ v
+
+
+SCALED: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
+    "call": lambda q, k, v, scale: F.scaled_dot_product_attention(
+        q, k, v, attn_mask=causal(q.shape[2]), scale=scale
+    ),
+    "scores": lambda q, k, v, scale: scaled(q @ k.transpose(-2, -1), scale, v),
+    "query": lambda q, k, v, scale: scaled((q * scale) @ k.transpose(-2, -1), 1.0, v),
+    "added": lambda q, k, v, scale: (
+        torch.softmax(
+            (q @ k.transpose(-2, -1)) * scale
+            + torch.full((q.shape[2], q.shape[2]), -math.inf).triu(1),
+            -1,
+        )
+        @ v
+    ),
+    "window": lambda q, k, v, scale: F.scaled_dot_product_attention(
+        q, k, v, attn_mask=causal(q.shape[2]) & ~causal(q.shape[2]).tril(-64), scale=scale
+    ),
+}
+
+
+@pytest.mark.parametrize("kernels", ("auto", "always", "interpret"))
+@pytest.mark.parametrize("scale", (-0.5, 0.0, -0.0, 1e-40))
+@pytest.mark.parametrize("form", SCALED)
+def test_a_scale_that_is_not_positive_hides_no_less(form: str, scale: float, kernels: str) -> None:
+    inputs = operands(in_a_window if form == "window" else of_booleans, torch.float32)
+    if kernels == "interpret":
+        inputs = [x[:, :, :70].detach().requires_grad_() for x in inputs]
+
+    def program(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return SCALED[form](q, k, v, scale)
+
+    torch._dynamo.reset()
+    with without_codegen():
+        options = {"tilegym.kernels": kernels}
+        found = run(torch.compile(program, backend="tilegym", options=options), inputs)
+    report = tile_backend.last_report()
+    assert report is not None
+    assert [site.fusion for site in report.sites] == ["attention"]
+    if kernels != "auto":
+        assert report.counts == {"attention": 1}
+    with oracle.Float64():
+        exact = run(program, oracle.widened(inputs))
+    verdict = within_budget(found, exact, run(program, inputs))
+    assert verdict, str(verdict)
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)

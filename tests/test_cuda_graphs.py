@@ -23,7 +23,7 @@ from torch._inductor.scheduler import BaseSchedulerNode, Scheduler
 from torch._inductor.virtualized import V
 
 from tile_backend import inductor, inductor_stages, pipeline, registry, tiny_model
-from tile_backend.lowering import inductor_ir, recompute
+from tile_backend.lowering import inductor_ir, joint_graph
 from tile_backend.lowering.check_request import Check
 from tile_backend.options import Options
 
@@ -73,7 +73,7 @@ def compiled(module: fx.GraphModule, check: Check | None = None) -> Seen:
     inductor_ir.install(registry.known_fusions())
     found = dataclasses.replace(found, check=check)
     assert found.apply().ops == found.ops
-    passes = {"joint_custom_post_pass": recompute.RecomputeCheapOps("graphs")}
+    passes = {"joint_custom_post_pass": joint_graph.JointGraphPass("graphs")}
     with asked() as seen:
         parts = inductor_stages.watched(module, inductor.captured_inputs(), passes)
     assert not [part.failure for part in parts if part.failure]

@@ -20,7 +20,7 @@ from tests.models.check import copies, outcome
 from tests.planted_failures import ALWAYS, Planted, ops_in, twin
 from tests.test_core_all_or_nothing import printed
 from tile_backend import errors, inductor
-from tile_backend.lowering import analysis, autograd, custom_op, oracle, recompute
+from tile_backend.lowering import analysis, autograd, custom_op, joint_graph, oracle
 from tile_backend.lowering.budget import within_budget
 from tile_backend.lowering.reason import ReasonKind
 
@@ -171,7 +171,7 @@ def test_a_graph_that_inductor_refuses_is_compiled_as_it_came(
 
 STAGES = {
     "the fake of an op": (custom_op, "_prepared"),
-    "a pass of the joint graph": (recompute.RecomputeCheapOps, "__call__"),
+    "a pass of the joint graph": (joint_graph.JointGraphPass, "__call__"),
     "the choice of a gradient": (autograd.Ways, "chosen"),
     "an identity": (inductor.Identity, "__call__"),
 }

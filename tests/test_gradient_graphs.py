@@ -13,12 +13,12 @@ import torch
 
 from tests.inductor_code import body, code_of, first_call, launches
 from tests.test_inductor_ir_training import calls, joint_parts, saved_kilobytes
-from tile_backend.lowering import custom_op, oracle, recompute
+from tile_backend.lowering import custom_op, joint_graph, oracle
 from tile_backend.lowering.launch_place import force_direct_launch
 from tile_backend.patterns._norm_gradient import DYNAMIC_PARTS
 
 ops = torch.ops.tilegym
-MARKED = {"joint_custom_post_pass": recompute.RecomputeCheapOps()}
+MARKED = {"joint_custom_post_pass": joint_graph.JointGraphPass()}
 Graphs = dict[str, torch.fx.GraphModule]
 
 

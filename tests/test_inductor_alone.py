@@ -11,7 +11,7 @@ from torch import fx
 from tile_backend.inductor_alone import InductorAlone
 from tile_backend.lowering import custom_op
 from tile_backend.lowering.budget import within_budget
-from tile_backend.lowering.recompute import RecomputeCheapOps
+from tile_backend.lowering.joint_graph import JointGraphPass
 from tile_backend.patterns import silu_mul
 
 
@@ -27,9 +27,9 @@ def code() -> fx.GraphModule:
 
 def test_cheap_ops_are_recomputed_as_in_the_program() -> None:
     marked: list[Any] = []
-    apply = RecomputeCheapOps.__call__
+    apply = JointGraphPass.__call__
 
-    def mark(self: RecomputeCheapOps, graph: fx.Graph) -> None:
+    def mark(self: JointGraphPass, graph: fx.Graph) -> None:
         apply(self, graph)
         target = torch.ops.tilegym.silu_mul.default
         marked.extend(
@@ -38,7 +38,7 @@ def test_cheap_ops_are_recomputed_as_in_the_program() -> None:
         )
 
     inputs = [torch.randn(4, 8, requires_grad=True) for _ in range(2)]
-    with mock.patch.object(RecomputeCheapOps, "__call__", mark):
+    with mock.patch.object(JointGraphPass, "__call__", mark):
         compiled = InductorAlone(None, {"fx_graph_cache": False})(code(), inputs)
     assert [str(policy) for policy in marked] == ["CheckpointPolicy.PREFER_RECOMPUTE"]
     (result,) = compiled(*inputs)

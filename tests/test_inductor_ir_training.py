@@ -11,7 +11,7 @@ from torch._inductor.compile_fx import compile_fx
 from torch.utils.checkpoint import CheckpointPolicy
 
 from tests.inductor_code import first_call, launches
-from tile_backend.lowering import oracle, recompute
+from tile_backend.lowering import joint_graph, oracle
 
 ops = torch.ops.tilegym
 ABSENT = (None,) * 5
@@ -132,7 +132,7 @@ def test_cheap_ops_are_recomputed_and_attention_is_saved() -> None:
 
     values = inputs(torch.float32)[:3]
     unmarked = joint_parts(chain, values)
-    marked = joint_parts(chain, values, joint_custom_post_pass=recompute.RecomputeCheapOps())
+    marked = joint_parts(chain, values, joint_custom_post_pass=joint_graph.JointGraphPass())
     assert "rms_norm" not in calls(unmarked["backward"])
     assert calls(marked["backward"]).count("rms_norm") == 2
     attention = [name for name in calls(marked["backward"]) if name != "rms_norm"]
@@ -146,13 +146,13 @@ def test_the_pass_keeps_a_policy_that_is_already_there() -> None:
     x.meta["val"] = torch.empty(3, 5)
     nodes = [graph.call_function(ops.softmax.default, (x,)) for _ in range(2)]
     nodes[0].meta["recompute"] = CheckpointPolicy.MUST_SAVE
-    recompute.RecomputeCheapOps()(graph)
+    joint_graph.JointGraphPass()(graph)
     policies = [node.meta["recompute"] for node in nodes]
     assert policies == [CheckpointPolicy.MUST_SAVE, CheckpointPolicy.PREFER_RECOMPUTE]
 
 
 @pytest.mark.parametrize("identity", ("", "options and sources"))
 def test_the_pass_has_an_identity_for_the_cache(identity: str) -> None:
-    first, second = (recompute.RecomputeCheapOps(identity) for _ in range(2))
+    first, second = (joint_graph.JointGraphPass(identity) for _ in range(2))
     assert first.uuid() == second.uuid()
-    assert first.uuid() != recompute.RecomputeCheapOps("other").uuid()
+    assert first.uuid() != joint_graph.JointGraphPass("other").uuid()

@@ -45,7 +45,7 @@ from tile_backend.lowering import (
     failure,
     guards,
     inductor_ir,
-    recompute,
+    joint_graph,
     site_kernels,
     undo,
 )
@@ -183,7 +183,7 @@ def with_passes(plain: Inductor, found: Analysis, options: Options) -> Inductor:
     identity = pipeline.identity(options)
     passes = {
         "pre_grad_custom_pass": inductor.Identity(identity),
-        "joint_custom_post_pass": recompute.RecomputeCheapOps(identity),
+        "joint_custom_post_pass": joint_graph.JointGraphPass(identity),
     }
     return dataclasses.replace(plain, passes=passes, around=Retries(options.strict).around)
 

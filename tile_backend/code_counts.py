@@ -17,7 +17,7 @@ from torch import fx
 
 from tile_backend import inductor, inductor_stages, pipeline, registry
 from tile_backend.inductor_stages import Compiled
-from tile_backend.lowering import inductor_ir, recompute
+from tile_backend.lowering import inductor_ir, joint_graph
 from tile_backend.lowering.site_kernels import LaunchSite
 from tile_backend.lowering.tensor_layout import Layout
 from tile_backend.options import Options
@@ -90,7 +90,7 @@ def counted(kernels: str | None, step: Step, module: fx.GraphModule) -> CodeCoun
         options, _ = Options.parse({"tilegym.kernels": kernels}, environ={}, known=registry.names)
         inductor_ir.install(registry.known_fusions())
         sites = step("passes", lambda: rewritten(module, options))
-    passes = {"joint_custom_post_pass": recompute.RecomputeCheapOps("counters")}
+    passes = {"joint_custom_post_pass": joint_graph.JointGraphPass("counters")}
     with inductor_ir.force_direct_launch(), inductor_ir.written_launches() as launches:
         inputs = inductor.captured_inputs()
         parts = step("inductor", lambda: inductor_stages.watched(module, inputs, passes))

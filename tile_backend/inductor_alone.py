@@ -10,7 +10,7 @@ from torch import fx
 from torch._functorch import config
 
 from tile_backend.inductor import Identity, Inductor
-from tile_backend.lowering.recompute import RecomputeCheapOps
+from tile_backend.lowering.joint_graph import JointGraphPass
 from tile_backend.source_digest import sources
 
 WITHOUT_GRAPHS = {"triton.cudagraphs": False}
@@ -36,7 +36,7 @@ class InductorAlone:
     def __call__(self, code: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
         passes = {
             "pre_grad_custom_pass": Identity(sources()),
-            "joint_custom_post_pass": RecomputeCheapOps(sources()),
+            "joint_custom_post_pass": JointGraphPass(sources()),
         }
         inductor = Inductor(self.mode, {**self.options, **WITHOUT_GRAPHS}, passes=passes)
         with config.patch(force_non_lazy_backward_lowering=True):

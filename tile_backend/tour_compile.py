@@ -11,7 +11,7 @@ from torch import fx
 
 from tile_backend import inductor, inductor_stages
 from tile_backend.inductor_stages import Compiled
-from tile_backend.lowering import inductor_ir, recompute
+from tile_backend.lowering import inductor_ir, joint_graph
 from tile_backend.lowering.site_kernels import LaunchSite
 from tile_backend.tour_stage import Artefact, Stage, between, sentences
 
@@ -35,7 +35,7 @@ def compiled(
 
     device: of the op.
     """
-    passes = {"joint_custom_post_pass": recompute.RecomputeCheapOps("tour")}
+    passes = {"joint_custom_post_pass": joint_graph.JointGraphPass("tour")}
     launches: list[LaunchSite] = []
     try:
         with launching(device), inductor_ir.written_launches() as launches:

@@ -65,9 +65,10 @@ def cross_entropy_rows(
         higher = ct.maximum(peak, most, propagate_nan=True)
         base = finite(higher)
         mass = mass * ct.exp(peak - base) + ct.exp(values - base)
+        if SMOOTHED:  # of differences: a sum of large values would overflow
+            moved = (finite(peak) - base) * j
+            total = total + moved + ct.where(inside, values - base, 0.0)
         peak = higher
-        if SMOOTHED:
-            total = total + ct.where(inside, values, 0.0)
     whole = ct.log(ct.sum(mass, axis=1, keepdims=True))
     if KEEP_PARTS:
         first = ct.arange(2, dtype=ct.int32)[None, :] == 0
@@ -79,8 +80,8 @@ def cross_entropy_rows(
         chosen = value_of(at_label(x, at, label, ROWS), scale, cap, x.dtype, EVERY_OP, CAPPED)
         found = whole - (chosen - peak)
         if SMOOTHED:
-            mean = ct.sum(total, axis=1, keepdims=True) / classes
-            found = (1.0 - smoothing) * found + smoothing * (whole - (mean - peak))
+            mean = ct.sum(total, axis=1, keepdims=True) / classes + (finite(peak) - peak)
+            found = (1.0 - smoothing) * found + smoothing * (whole - mean)
         store_piece(loss, at, 0, ct.where(given == ignore, 0.0, found))
 
 

@@ -1,8 +1,8 @@
 """`make fuzz N=1000`: whole programs, compiled and compared with eager and float64.
 
 Works through a row of programs in chunks, one process per core, and remembers finished chunks: the
-same command goes on where it was stopped. Writes bench/results/fuzz.json; what fails is reduced to
-a script that runs alone.
+same command goes on where it was stopped. Writes bench/results/fuzz.json and docs/fuzz.md; what
+fails is reduced to a script that runs alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from bench import result_file
-from tests.fuzz import chunk
+from tests.fuzz import chunk, page
 from tests.fuzz.tally import Failure, Tally
 from tests.lint.source_tree import ROOT
 
@@ -126,7 +126,9 @@ def write(found: Tally, arguments: argparse.Namespace) -> Path:
             for f in found.failures
         ],
     }
-    return result_file.save("fuzz", found.by_fusion(), **facts)
+    path = result_file.save("fuzz", found.by_fusion(), **facts)
+    page.PAGE.write_text(page.written(json.loads(path.read_text("utf-8"))), encoding="utf-8")
+    return path
 
 
 if __name__ == "__main__":

@@ -35,6 +35,15 @@ STALE = 12
 """In a hundred operands of a program that writes, copies of what is then written to."""
 SHARED = 60
 """In a hundred steps that the program has taken before, those that are not taken again."""
+ODD_NUMBERS: Mapping[str, tuple[float, ...]] = {
+    "scale": (-0.5, 0.0, 4.0),
+    "eps": (0.0, 2.0),
+    "softcap": (-3.0, 0.25),
+    "label_smoothing": (0.0, 1.0),
+}
+"""What a model seldom has in the place of a number, and may have."""
+ODD = 12
+"""In a hundred sites, those that have them."""
 IN_PLACE = {
     operator.add: "+=",
     operator.mul: "*=",
@@ -69,7 +78,7 @@ def repeatable(case: Case) -> Case:
 
 def site(s: Draft, fusion: str) -> Thread:
     """One site of a fusion. Its results are there for whatever comes behind."""
-    case = s.pick(cases(fusion, s.dtype))
+    case = with_odd_numbers(s, s.pick(cases(fusion, s.dtype)))
     leading = s.pick(LEADING)
     given: dict[str, str] = {}
     for name, dtype in case.dtypes.items():
@@ -87,6 +96,15 @@ def site(s: Draft, fusion: str) -> Thread:
         s.results(referred(s, case, given))
     else:
         yield from unrolled(s, case, given)
+
+
+def with_odd_numbers(s: Draft, case: Case) -> Case:
+    odd = [name for name in case.scalars if name in ODD_NUMBERS]
+    if not odd or not s.chance(ODD):
+        return case
+    return dataclasses.replace(
+        case, scalars={**case.scalars, **{name: s.pick(ODD_NUMBERS[name]) for name in odd}}
+    )
 
 
 def stale(s: Draft, x: str) -> str:
