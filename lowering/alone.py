@@ -39,7 +39,7 @@ class Alone:
     loses: bool = False
 
     @property
-    def unusual(self) -> Sequence[float | None]:
+    def unusual(self) -> Sequence[float | str]:
         """What numbers the new code has to treat as the old code does."""
         return random_inputs.FINITE if self.loses else random_inputs.UNUSUAL
 

@@ -114,7 +114,7 @@ def make_unusual(
         elif kind in (ZERO, LARGE):
             row.fill_(most / 64 if kind == LARGE else 0.0)
         else:
-            row[number % len(row)] = kind
+            row[number % len(row)] = float(kind)
 
 
 def hides_nothing(mask: torch.Tensor) -> bool:
