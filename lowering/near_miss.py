@@ -12,18 +12,20 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import sympy
+import torch
 from torch import fx
 
 from tile_backend.lowering import failure
-from tile_backend.lowering.anchors import anchors
+from tile_backend.lowering.anchors import anchors, unread
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.canonical_ops import OPERATIONS
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.match import Binding, operands_of, unify, unify_attributes
 from tile_backend.lowering.match_sizes import disagreement
-from tile_backend.lowering.node import frames, place
+from tile_backend.lowering.node import frames, place, target_name, value
 from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.lowering.terms import Term, number_of
 from tile_backend.lowering.trace import Pattern
@@ -151,6 +153,9 @@ class NearMisses:
             if root.op == pattern.roots[0].op and root.node is not None
         ]
         close = [c for c in candidates if c.matched >= THRESHOLD * c.pattern.size]
+        if not close and unread(roots[0]):
+            meant = min(fusions, key=lambda fusion: fusion.name != unread(roots[0]))
+            return not_read(self.spellings[meant.name][0], roots[0])
         return max(close, key=lambda c: (c.matched / c.pattern.size, c.matched), default=None)
 
 
@@ -186,6 +191,27 @@ def partial(pattern: Pattern, root: Term, canonical: CanonicalGraph) -> NearMiss
     assert root.node is not None
     reason = reason or unfitting(pattern, root.node, binding)
     return NearMiss(pattern, root.node, matched, reason, binding)
+
+
+def not_read(pattern: Pattern, anchor: Term) -> NearMiss:
+    """A call of the right name with arguments that no spelling has."""
+    node = anchor.node
+    assert node is not None
+    words = [described(a) for a in node.args]
+    words += [f"{name}={described(a)}" for name, a in node.kwargs.items()]
+    text = f"no spelling has such a call: {target_name(node)}({', '.join(words)})"
+    reason = Reason(ReasonKind.OP_DIFFERS, text, node.name)
+    return NearMiss(pattern, node, pattern.size, reason, Binding())
+
+
+def described(argument: Any) -> str:
+    """An argument as a person writes it; a tensor as its dtype and shape."""
+    if not isinstance(argument, fx.Node):
+        return repr(argument)
+    known = value(argument)
+    if not isinstance(known, torch.Tensor):
+        return str(known)
+    return f"{named(known.dtype)}{list(known.shape)}"
 
 
 def unfitting(pattern: Pattern, root: fx.Node, binding: Binding) -> Reason:

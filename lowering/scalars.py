@@ -28,10 +28,17 @@ def scalars_of(match: Match) -> tuple[dict[str, Any], tuple[str, ...]] | Reason:
             left_open.append(name)
             known = at_capture(bound)
         if known is None:
-            text = f"{name} is not a number known at compile time"
-            return Reason(ReasonKind.SCALAR_IS_TENSOR, text)
+            return unknown(name, bound)
         found[name] = type_of(match.fusion, name)(known)
     return found, tuple(left_open)
+
+
+def unknown(name: str, bound: Any) -> Reason:
+    if not isinstance(bound, sympy.Expr):
+        return Reason(ReasonKind.SCALAR_IS_TENSOR, f"{name} is not a number known at compile time")
+    text = f"{name} is {bound}, which may change between calls"
+    fix = "mark only the sizes that change as dynamic (torch._dynamo.mark_dynamic)"
+    return Reason(ReasonKind.SHAPE_UNPROVABLE, text, fix=fix)
 
 
 def type_of(fusion: Fusion, name: str) -> type:

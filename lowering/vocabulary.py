@@ -81,6 +81,12 @@ def meaning_of(table: TermTable, target: Any, args: Any, kwargs: Any, result: An
     return found(table, Result(result), *args, **kwargs)
 
 
+def name_of(target: Any) -> str:
+    """What a function or method is called here, "" for one that has no meaning."""
+    found = METHODS.get(target) if isinstance(target, str) else FUNCTIONS.get(target)
+    return "" if found is None else found.__name__
+
+
 # --- reading operands -----------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import math
 import operator
 from typing import Any
 
+import sympy
 import torch
 import torch.nn.functional as F
 
@@ -130,9 +131,7 @@ def sdpa(
         return None
     if scale is None:
         width = query.shape[-1]
-        if not isinstance(width, int):
-            return None
-        scale = 1.0 / math.sqrt(width)
+        scale = 1.0 / math.sqrt(width) if isinstance(width, int) else 1 / sympy.sqrt(width)
     if attn_mask is not None and not isinstance(attn_mask, Term):
         return None
     args = [*(cast(t, x, r.dtype) for x in qkv), t.number(scale)]

@@ -43,6 +43,8 @@ def in_place_operators() -> Iterator[Callable[..., Any]]:
 
 IN_PLACE_OPERATORS = frozenset(in_place_operators())
 IN_PLACE_METHODS = frozenset(f"__{function.__name__}__" for function in IN_PLACE_OPERATORS)
+IN_PYTHON = {"self": ("self", "input", "x", "a", "x1")}
+"""What Python calls an argument of a schema by (torch/csrc/utils/python_arg_parser.cpp)."""
 PYTHON_MODULES = ("torch.nn.functional", "torch.functional", "torch._tensor")
 """Where torch defines functions in Python."""
 PURE_MODULES = ("torch._C._functorch", "torch._functorch.predispatch")
@@ -60,6 +62,8 @@ def by_call(node: fx.Node) -> list[fx.Node]:
     if places is None:
         return observed(node)
     found = arguments_at(places, node.args, node.kwargs)
+    # One tuple in Python, where a schema has a name for each (max, sort, aminmax).
+    found += flat(node.kwargs.get("out"))
     return list(dict.fromkeys(argument for argument in found if isinstance(argument, fx.Node)))
 
 
@@ -71,8 +75,10 @@ class Place(NamedTuple):
 
     def given(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What a call gives for it; None where it gives nothing."""
-        by_position = self.position is not None and self.position < len(args)
-        return args[self.position or 0] if by_position else kwargs.get(self.name)
+        if self.position is not None and self.position < len(args):
+            return args[self.position]
+        names = IN_PYTHON.get(self.name, (self.name,))
+        return next((kwargs[name] for name in names if name in kwargs), None)
 
 
 class Written(NamedTuple):

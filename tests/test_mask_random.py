@@ -103,6 +103,11 @@ CONDITIONS: st.SearchStrategy[Build] = st.recursive(
         st.tuples(inner, inner).map(lambda p: lambda *a: p[0](*a) | p[1](*a)),
         st.tuples(inner, inner).map(lambda p: lambda *a: p[0](*a) ^ p[1](*a)),
         inner.map(lambda p: lambda *a: ~p(*a)),
+        st.tuples(inner, st.booleans()).map(lambda p: lambda *a: p[0](*a) | p[1]),
+        st.tuples(inner, st.booleans()).map(lambda p: lambda *a: p[0](*a) & p[1]),
+        st.tuples(inner, st.booleans(), st.booleans()).map(
+            lambda p: lambda *a: torch.where(p[0](*a), p[1], p[2])
+        ),
         st.tuples(inner, inner, inner).map(
             lambda p: lambda *a: torch.where(p[0](*a), p[1](*a), p[2](*a))
         ),

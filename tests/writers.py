@@ -96,6 +96,11 @@ WRITERS: dict[str, Callable[[Tensor, Tensor], object]] = {
     "columns": columns,
     "copy_": lambda x, r: x.copy_(r),
     "out": lambda x, r: torch.add(x, r, out=x),
+    "several_out": lambda x, r: torch.aminmax(
+        r, dim=-1, keepdim=True, out=(x[..., :1], x[..., 1:2])
+    ),
+    "sorted_out": lambda x, r: torch.sort(r, out=(x, torch.zeros(r.shape, dtype=torch.long))),
+    "by_the_name_of_python": lambda x, r: torch.relu_(input=x),
     "out_of_a_view": lambda x, r: torch.mul(x[0], 2.0, out=x[0]),
     "foreach_copy": lambda x, r: torch._foreach_copy_([x], [r]),
     "foreach_add": lambda x, r: torch._foreach_add_([r.clone(), x], 1.0),

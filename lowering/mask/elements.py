@@ -90,6 +90,8 @@ def truth(value: Any) -> Boolean:
     """An element as a condition: True where it is not zero."""
     if is_condition(value):
         return value
+    if isinstance(value, bool):  # to sympy False is not 0
+        return sympy.true if value else sympy.false
     if isinstance(value, Cases):
         return sympy.Or(*(condition for number, condition in value.choices if number != 0))
     if isinstance(value, sympy.Piecewise):

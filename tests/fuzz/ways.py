@@ -97,15 +97,27 @@ def tried(program: Program, way: Way = Way()) -> Tried:
 
 
 def graph(program: Program, way: Way, sites: list[Site]) -> Ours:
-    """The program with our ops in it, as plain code."""
+    """The program with our ops in it, as plain code; the control is what was captured.
+
+    A graph has no checkpoint that runs its body again: what is written to after it is another value
+    there, or raises.
+    """
     inputs = program.tensors()
+
+    def again() -> capture.Captured:
+        return capture.captured(program.traceable, program.file, inputs)
+
     try:
-        captured = capture.captured(program.traceable, program.file, inputs)
+        captured = again()
     except Exception as error:
         raise NotCaptured(str(error)) from error
     given = [inputs[name] for name in captured.taken]
     sites += rewritten(captured.module, way.options, given).sites
-    return Ours(captured.function, strides=captured.strides)
+
+    def control(**inputs: torch.Tensor) -> Any:
+        return again().function(**inputs)
+
+    return Ours(captured.function, control, strides=captured.strides)
 
 
 def rewritten(module: fx.GraphModule, options: Options, inputs: Sequence[Any]) -> Analysis:
