@@ -24,6 +24,8 @@ from tile_backend.lowering import failure, reference
 from tile_backend.lowering import unavailable_derivatives as unavailable
 from tile_backend.lowering.fusion import Gradient, Op
 from tile_backend.lowering.launch_place import launches_on
+from tile_backend.lowering.meta import without_modes
+from tile_backend.lowering.node import hint
 from tile_backend.lowering.signature import Signature
 
 LOGGER = logging.getLogger(__name__)
@@ -236,6 +238,41 @@ def without_another(
     }
 
 
+def independent(
+    op: Op, signature: Signature, values: Sequence[Any], needs: Sequence[bool]
+) -> tuple[int, ...]:
+    """Which results depend on no argument that needs a gradient: they have none, as in the model
+    (the sum of x and residual, where only the weight of the norm has one).
+    """
+    if signature.results == 1:
+        return ()
+    named = zip(signature.names, values, needs, strict=True)
+    given = tuple((name, example(value), need) for name, value, need in named)
+    return or_derived(op, functools.partial(_independent, op, given), lambda: ())
+
+
+def example(value: Any) -> Any:
+    """Of a tensor its dtype and a size of each dimension: what depends on what is alike for all."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.dtype, tuple(map(hint, value.shape))
+
+
+@functools.cache
+def _independent(op: Op, given: tuple[tuple[str, Any, bool], ...]) -> tuple[int, ...]:
+    with without_modes(), torch.enable_grad():
+        arguments = {name: leaf(value, need) for name, value, need in given}
+        results = reference.run(op, arguments)
+    return tuple(i for i, result in enumerate(results) if not result.requires_grad)
+
+
+def leaf(value: Any, needs: bool) -> Any:
+    """A meta tensor for an example."""
+    if not isinstance(value, tuple):
+        return value
+    return torch.empty(value[1], dtype=value[0], device="meta", requires_grad=needs)
+
+
 def _function(op: Op, way: Way, signature: Signature) -> type[torch.autograd.Function]:
     """One Function class per op, so that `grad_fn` names the op in anomaly traces."""
     tensors = sum(signature.is_tensor)
@@ -247,7 +284,8 @@ def _function(op: Op, way: Way, signature: Signature) -> type[torch.autograd.Fun
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         results = reference.as_tuple(output)
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*results[signature.results :])
+        apart = independent(op, signature, inputs, ctx.needs_input_grad)
+        ctx.mark_non_differentiable(*(results[i] for i in apart), *results[signature.results :])
         ctx.save_for_backward(*inputs[:tensors], *(results[i] for i in way.kept))
         ctx.scalars = inputs[tensors:]
 

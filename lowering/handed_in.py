@@ -126,6 +126,9 @@ def new_input(graph: fx.Graph, like: fx.Node) -> fx.Node:
     known, first = meta(like, value(like)), next(n for n in graph.nodes if n.op != "placeholder")
     with graph.inserting_before(first):
         made = graph.placeholder(like.name)
+    taken = {node.target for node in graph.nodes if node.op == "placeholder" and node is not made}
+    while made.target in taken:  # the body may have an input of that name: an argument of its code
+        made.target = f"{made.target}_outside"
     made.meta = known
     return made
 

@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch import fx
 from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.utils._python_dispatch import _disable_current_modes
 
 from tile_backend.lowering.node import hint, value
 
 without_fakes = unset_fake_temporarily
 """Inside, tensors that are made are no fakes, whatever mode is in force."""
+without_modes = _disable_current_modes
+"""Inside, nothing is traced either: no mode sees an operator."""
 
 
 def like(given: Any) -> Any:

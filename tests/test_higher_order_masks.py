@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tests.models.check import assert_like_eager
 from tile_backend import inductor, pipeline
-from tile_backend.lowering import analysis, rewrite, undo
+from tile_backend.lowering import analysis, handed_in, rewrite, undo
 from tile_backend.lowering.site import Site, TensorSpec
 from tile_backend.options import Options
 
@@ -273,3 +273,14 @@ def test_a_failure_takes_operands_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rewrite, "splice", fails)
     before, after = inductor.capture(nested, (*qkv(), keep()), {}, visit_site).visited
     assert before == after
+
+
+def test_what_is_handed_in_has_a_name_of_its_own() -> None:
+    """The body may have an input that is called as the tensor is outside."""
+    outside, body = torch.fx.Graph(), torch.fx.Graph()
+    pad = outside.placeholder("pad")
+    pad.meta["example_value"] = torch.empty(2)
+    inner = body.placeholder("pad")
+    result = body.output(inner)
+    result.args = ((inner, *(handed_in.new_input(body, pad) for _ in range(2))),)
+    assert torch.fx.GraphModule({}, body)(1, 2, 3) == (1, 2, 3)
