@@ -20,12 +20,10 @@ from typing import Any, TypeVar
 import torch
 from torch.autograd import forward_ad
 
-from tile_backend.lowering import failure, reference
+from tile_backend.lowering import failure, independent_results, reference
 from tile_backend.lowering import unavailable_derivatives as unavailable
 from tile_backend.lowering.fusion import Gradient, Op
 from tile_backend.lowering.launch_place import launches_on
-from tile_backend.lowering.meta import without_modes
-from tile_backend.lowering.node import hint
 from tile_backend.lowering.signature import Signature
 
 LOGGER = logging.getLogger(__name__)
@@ -241,36 +239,12 @@ def without_another(
 def independent(
     op: Op, signature: Signature, values: Sequence[Any], needs: Sequence[bool]
 ) -> tuple[int, ...]:
-    """Which results depend on no argument that needs a gradient: they have none, as in the model
-    (the sum of x and residual, where only the weight of the norm has one).
-    """
+    """The results without a gradient. Of a single one it is known."""
     if signature.results == 1:
         return ()
-    named = zip(signature.names, values, needs, strict=True)
-    given = tuple((name, example(value), need) for name, value, need in named)
-    return or_derived(op, functools.partial(_independent, op, given), lambda: ())
-
-
-def example(value: Any) -> Any:
-    """Of a tensor its dtype and a size of each dimension: what depends on what is alike for all."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    return value.dtype, tuple(map(hint, value.shape))
-
-
-@functools.cache
-def _independent(op: Op, given: tuple[tuple[str, Any, bool], ...]) -> tuple[int, ...]:
-    with without_modes(), torch.enable_grad():
-        arguments = {name: leaf(value, need) for name, value, need in given}
-        results = reference.run(op, arguments)
-    return tuple(i for i, result in enumerate(results) if not result.requires_grad)
-
-
-def leaf(value: Any, needs: bool) -> Any:
-    """A meta tensor for an example."""
-    if not isinstance(value, tuple):
-        return value
-    return torch.empty(value[1], dtype=value[0], device="meta", requires_grad=needs)
+    named = dict(zip(signature.names, needs, strict=True))
+    asked = functools.partial(independent_results.of, op, signature.bind(values), named)
+    return or_derived(op, asked, tuple)
 
 
 def _function(op: Op, way: Way, signature: Signature) -> type[torch.autograd.Function]:

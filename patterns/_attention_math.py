@@ -89,7 +89,7 @@ def adds(form: str, fill: float | None, mask: torch.Tensor | None) -> bool:
     """
     if by_hand(form):
         return form.startswith("added")
-    return fill is None and (form != SDPA or mask is not None)
+    return form != SDPA or (fill is None and mask is not None)
 
 
 def lowest(form: str, fill: float | None) -> float:

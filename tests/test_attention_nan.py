@@ -170,3 +170,26 @@ def test_a_call_that_is_causal_by_itself_gives_what_it_gave() -> None:
     with without_codegen():
         ours = torch.compile(program, backend="tilegym")(*inputs)
     assert torch.equal(program(*inputs).isnan(), ours.isnan())
+
+
+@pytest.mark.parametrize("kernels", ("auto", "always"))
+def test_a_padded_causal_mask_of_numbers_keeps_nan_that_it_hides(kernels: str) -> None:
+    """It is padding and a causal rule to us, and to SDPA still numbers that are added."""
+
+    def program(q: Tensor, k: Tensor, v: Tensor, pad: Tensor) -> Tensor:
+        both = causal(q.shape[2]) & pad[:, None, None, :]
+        mask = torch.where(both, 0.0, torch.finfo(q.dtype).min)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    inputs = [x.detach() for x in operands(of_booleans, torch.float32)]
+    inputs[1][0, 0, 3, 3] = float("nan")
+    inputs.append(torch.tensor([[True, True, True, False, True, True]]))
+    torch._dynamo.reset()
+    with without_codegen():
+        options = {"tilegym.kernels": kernels}
+        ours = torch.compile(program, backend="tilegym", options=options)(*inputs)
+    report = tile_backend.last_report()
+    assert report is not None
+    (site,) = report.sites
+    assert site.bindings["mask"] == "causal+padding"
+    assert torch.equal(program(*inputs).isnan(), ours.isnan())

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from tests.fuzz import finding
-from tests.fuzz.outcome import Limits, Ours, Verdict, judged
+from tests.fuzz.limits import Limits
+from tests.fuzz.outcome import Ours, Verdict, judged
 from tests.fuzz.program import Input, Program, Statement
 from tests.fuzz.reduce import reduced
 from tests.fuzz.ways import Way, tried

@@ -23,7 +23,8 @@ from torch import fx
 import tile_backend
 from tests.core_edits import quiet
 from tests.fuzz import capture
-from tests.fuzz.outcome import Limits, NotCaptured, Ours, Verdict, judged
+from tests.fuzz.limits import Limits
+from tests.fuzz.outcome import NotCaptured, Ours, Verdict, judged
 from tests.fuzz.program import Program
 from tile_backend import inductor, pipeline, registry, trust
 from tile_backend.inductor_alone import InductorAlone
