@@ -17,7 +17,6 @@ from tile_backend.lowering import (
     custom_op,
     failure,
     gate,
-    guards,
     rewrite,
     site_kernels,
 )
@@ -86,20 +85,33 @@ def call_of(candidate: Candidate) -> Call:
     return candidate.call
 
 
-def for_all_sizes(candidate: Candidate, verdict: Verdict, kernels: str) -> Verdict:
+def for_all_sizes(candidate: Candidate, verdict: Verdict, kernels: str) -> Verdict | Reason:
     """The verdict, if the new code is right for every size that the program leaves open."""
     respelled = verdict.decision.respelled
     if not (verdict.put_in or respelled) or not is_dynamic(candidate):
         return verdict
     custom_op.define([candidate.match.fusion])
+    plain = dataclasses.replace(candidate, plain=not verdict.put_in)
+    what = "making the new code"
+    found = failure.tried(what, candidate.root, rehearsed, plain, overload_for(kernels))
+    if found is None or found.kind is ReasonKind.INTERNAL_FAILURE:
+        return verdict if found is None else found
+    kept = Decision("reference", found.text, basis="limit")
+    return Verdict(kept, put_in=False, fallback=None if respelled else found)
+
+
+def rehearsed(candidate: Candidate, overload: str) -> Reason | None:
+    """Why torch does not know the sizes in the new code for all calls. Raises NewGuard where it
+    would have to ask for more; it may also go on with what is right for most sizes, and fail.
+    """
     try:
-        plain = not verdict.put_in
-        rewrite.rehearse(dataclasses.replace(candidate, plain=plain), overload_for(kernels))
-    except guards.NewGuard as question:
-        reason = Reason(ReasonKind.SHAPE_UNPROVABLE, question.text)
-        kept = Decision("reference", reason.text, basis="limit")
-        return Verdict(kept, put_in=False, fallback=None if respelled else reason)
-    return verdict
+        rewrite.rehearse(candidate, overload)
+    except RuntimeError as error:
+        if type(error) is not RuntimeError:
+            raise
+        text = f"torch cannot tell its sizes for all calls: {failure.said(error)}"
+        return Reason(ReasonKind.SHAPE_UNPROVABLE, text, candidate.root.name)
+    return None
 
 
 def is_dynamic(candidate: Candidate) -> bool:

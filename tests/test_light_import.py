@@ -70,3 +70,20 @@ import torch, tile_backend
 print(dict(tile_backend.explain(torch.nn.RMSNorm(8), torch.randn(2, 8)).counts))
 """
     assert python(code) == "{'rms_norm': 1}\n"
+
+
+def test_torch_loads_the_backend_by_name_at_the_first_graph() -> None:
+    """Torch registers what it loads without a lock: nothing slow may happen in between."""
+    code = (
+        "import importlib.metadata as metadata, sys, torch\n"
+        "points = metadata.entry_points(group='torch_dynamo_backends', name='tilegym')\n"
+        "backend = next(iter(points)).load()\n"
+        "assert 'tile_backend.backend' not in sys.modules\n"
+        "assert not [name for name in sys.modules if name.startswith('tile_backend.lowering')]\n"
+        "print(torch.compile(lambda x: x + 1, backend='tilegym')(torch.ones(2)).tolist())\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.splitlines()[-1] == "[2.0, 2.0]"

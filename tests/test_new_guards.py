@@ -13,6 +13,7 @@ from torch import Tensor
 import tile_backend
 from tests.guard_record import more
 from tile_backend import Fusion, Op, Reason, ReasonKind, Spelling
+from tile_backend.inductor import without_codegen
 from tile_backend.lowering import guards, rewrite
 from tile_backend.lowering.fusion import same_as
 from tile_backend.registry import unregister
@@ -135,3 +136,22 @@ def test_the_mechanism_is_what_torch_asks() -> None:
 
     assert callable(ShapeEnv._check_frozen)
     assert callable(ShapeEnv._suppress_guards_tls)
+
+
+def test_what_torch_cannot_tell_without_a_guard_is_no_failure_of_ours() -> None:
+    """The loss of each token of [B, V, T]: whether B * T is 1 would be a guard."""
+
+    def program(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(logits.transpose(1, 2), labels, reduction="none").sum(-1)
+
+    torch._dynamo.reset()
+    options = {"tilegym.kernels": "always"}
+    compiled = torch.compile(program, backend="tilegym", dynamic=True, options=options)
+    given = torch.randn(3, 8, 50), torch.randint(50, (3, 8))
+    with torch.no_grad(), without_codegen():
+        torch.testing.assert_close(compiled(*given), program(*given))
+    report = tile_backend.last_report()
+    assert report is not None
+    (site,) = report.sites
+    reasons = [reason for reason in (site.reason, site.fallback) if reason is not None]
+    assert [reason.kind for reason in reasons] in ([], [ReasonKind.SHAPE_UNPROVABLE])

@@ -122,7 +122,7 @@ def test_the_kernels_extra_can_be_installed_beside_a_cuda_build_of_torch(
 def test_entry_points(wheel: zipfile.ZipFile) -> None:
     points = ConfigParser()
     points.read_string(read(wheel, "entry_points.txt"))
-    assert dict(points["torch_dynamo_backends"]) == {"tilegym": "tile_backend.backend:tilegym"}
+    assert dict(points["torch_dynamo_backends"]) == {"tilegym": "tile_backend.entry_point:tilegym"}
     assert dict(points["console_scripts"]) == {"tile-backend": "tile_backend.cli:main"}
 
 

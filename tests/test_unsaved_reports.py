@@ -224,3 +224,24 @@ def test_a_strict_compile_says_so(tmp_path: Path) -> None:
     with pytest.raises(BackendCompilerFailed) as caught:
         compiled(report_dir=str(occupied(tmp_path / "dump")), strict="expect")(x, weight)
     assert isinstance(caught.value.inner_exception, errors.ReportFolderError)
+
+
+@pytest.mark.parametrize("strict", ("off", "expect"))
+def test_a_report_that_cannot_be_made_costs_the_report(
+    strict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(*args: Any, **kwargs: Any) -> Any:
+        raise ValueError("planted")
+
+    monkeypatch.setattr(Session, "add", raises)
+    torch._dynamo.reset()
+    options = {"tilegym.strict": strict, "tilegym.kernels": "always"}
+    compiled = torch.compile(norm, backend="tilegym", options=options)
+    x, weight = x_and_more()[0], x_and_more()[-1]
+    if strict != "off":
+        with pytest.raises(BackendCompilerFailed, match="planted"):
+            compiled(x, weight)
+        return
+    with pytest.warns(errors.ReportIncomplete, match="planted"):
+        found = compiled(x, weight)
+    assert within_budget(found, norm(x.double(), weight.double()), norm(x, weight))

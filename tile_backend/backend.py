@@ -37,6 +37,7 @@ from tile_backend.errors import (
     FallbackRefused,
     InternalFailure,
     PassFailed,
+    ReportIncomplete,
 )
 from tile_backend.inductor import Inductor
 from tile_backend.inductor_alone import InductorAlone
@@ -141,11 +142,28 @@ def rewritten(
         return None
     seconds = time.perf_counter() - started
     facts = dataclasses.replace(facts, failures=found.failures)
-    graph = session.add(attempt, found.sites, facts, seconds, texts)
+    given = attempt, found.sites, facts, seconds, texts
+    graph = reported(options, session, *given)
+    if graph is None:
+        return Rewritten(found, compiler, lambda reason: None)
     if wanted:
         told = functools.partial(session.generated, graph)
         compiler = dataclasses.replace(compiler, generated=told)
     return Rewritten(found, compiler, functools.partial(session.given_up, graph))
+
+
+def reported(options: Options, session: sessions.Session, *given: Any) -> sessions.Graph | None:
+    """What the session made of the graph; None where that failed, which costs the report."""
+    try:
+        return session.add(*given)
+    except Exception as error:
+        if failure.passes(error):
+            raise
+        if options.strict != "off":
+            raise PassFailed(cause=failure.said(error), strict=options.strict) from error
+        LOGGER.debug("the report failed", exc_info=error)
+        warnings.warn(ReportIncomplete(cause=failure.said(error)), stacklevel=2)
+        return None
 
 
 def report_failure(module: fx.GraphModule, options: Options, why: Reason) -> None:
