@@ -42,10 +42,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` are skipped where there is no CUDA device; nothing else is skipped."""
+    """Tests marked `gpu` are skipped where there is no CUDA device; nothing else is skipped.
+
+    Before pytest reads `-m`: what is left out of tests marked `sampled` is marked `full`.
+    """
     import torch
 
+    from tests import sampling
+
+    sampling.mark(items)
     if torch.cuda.is_available():
         return
     for item in items:
