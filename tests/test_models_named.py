@@ -25,6 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 CLOSELY = ("llama", "qwen3", "mixtral", "gemma2", "gemma3_text", "gpt_oss", "llama4_text")
 """Of these `make test` runs every chosen scenario; of the others those that are not dynamic."""
+ON_A_CPU = ("llama", "gemma3_text", "gpt_oss")
+"""Of these `make test` looks that a CPU leaves them to Inductor."""
 
 
 def matrix() -> Iterator[Any]:
@@ -37,7 +39,7 @@ def matrix() -> Iterator[Any]:
 
 def models() -> Iterator[Any]:
     for name in named.CONFIGURATIONS:
-        yield pytest.param(name, marks=() if name in CLOSELY else (pytest.mark.full,))
+        yield pytest.param(name, marks=() if name in ON_A_CPU else (pytest.mark.full,))
 
 
 def eager_logits(model: torch.nn.Module, scenario: Scenario) -> torch.Tensor:
@@ -55,6 +57,7 @@ def exact_logits(model: torch.nn.Module, scenario: Scenario) -> torch.Tensor:
     return logits
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("name", "scenario"), matrix())
 def test_sites_and_logits(name: str, scenario: Scenario) -> None:
     run, model = observe(name, scenario)

@@ -29,7 +29,12 @@ SITES = {
 
 ONE_LAYER = (("num_hidden_layers", 1),)
 LLAMA = Setup("llama", changes=ONE_LAYER)
-QUICK = (LLAMA, Setup("mixtral", "bfloat16", changes=ONE_LAYER))
+MIXTRAL = Setup("mixtral", "bfloat16", changes=ONE_LAYER)
+QUICK = (
+    LLAMA,
+    Setup("llama", "bfloat16", changes=ONE_LAYER),
+    pytest.param(MIXTRAL, marks=pytest.mark.full),
+)
 
 
 def check(setup: Setup, codegen: bool) -> None:
