@@ -76,6 +76,7 @@ def test_head_widths(op: str, width: int, dtype: torch.dtype) -> None:
     check(record(op), values)
 
 
+@pytest.mark.sampled(3, each=lambda op: [op.partition("_")[0]])
 @pytest.mark.parametrize("op", OPS)
 def test_results_do_not_depend_on_what_runs_together(op: str) -> None:
     """One block at a time, some, all, and the last ones first: the same bits."""
