@@ -42,21 +42,25 @@ bench.compile_time for 32, since part of it is once per model: what its mask mea
 """
 
 
-def counters(model_type: str, mode: str) -> dict[str, Any]:
-    """One row."""
+def counters(model_type: str, mode: str, with_calls: bool = True) -> dict[str, Any]:
+    """One row. with_calls: False leaves out `calls`, which take as long as all the rest."""
     (ours, our_calls), (theirs, their_calls) = (
-        captured(model_type, mode, rewritten) for rewritten in (True, False)
+        captured(model_type, mode, rewritten, with_calls) for rewritten in (True, False)
     )
-    return {
+    row = {
         "case": model_type,
         "mode": mode,
         **ours,
         **{f"plain_{name}": theirs[name] for name in ("loops", "products", "nodes")},
-        "calls": {"passes": our_calls["passes"], "inductor": their_calls["inductor"]},
     }
+    if with_calls:
+        row["calls"] = {"passes": our_calls["passes"], "inductor": their_calls["inductor"]}
+    return row
 
 
-def captured(model_type: str, mode: str, rewritten: bool) -> tuple[dict[str, int], dict[str, int]]:
+def captured(
+    model_type: str, mode: str, rewritten: bool, with_calls: bool = True
+) -> tuple[dict[str, int], dict[str, int]]:
     """The counters and calls of one compile. rewritten: with our ops, else Inductor alone."""
     torch.compiler.reset()
     torch.manual_seed(0)
@@ -76,9 +80,10 @@ def captured(model_type: str, mode: str, rewritten: bool) -> tuple[dict[str, int
         return result
 
     with torch.set_grad_enabled(training):
-        if rewritten:  # the first steps of a process are in bench.compile_time
+        if rewritten and with_calls:  # the first steps of a process are in bench.compile_time
             tile_backend.explain(model, **arguments)
-        found = code_counts.counts(model, (), arguments, "always" if rewritten else None, counted)
+        step = counted if with_calls else code_counts.called
+        found = code_counts.counts(model, (), arguments, "always" if rewritten else None, step)
     return {name: getattr(found, name) for name in ("sites", *COUNTED)}, calls
 
 

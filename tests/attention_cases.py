@@ -188,6 +188,11 @@ def of_tensors() -> dict[str, Callable[[torch.dtype], Arguments]]:
     return made
 
 
+def kind(form: str) -> str:
+    """The name of a form without its numbers: forms of one kind differ in nothing else."""
+    return " ".join(word for word in form.split() if word.isalpha() and word != "None")
+
+
 def with_dtype(form: Callable[[torch.dtype], Arguments], dtype: torch.dtype) -> Arguments:
     """Its arguments; those that are a function are made in that dtype."""
     return {n: value(dtype) if callable(value) else value for n, value in form(dtype).items()}

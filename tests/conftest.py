@@ -6,6 +6,7 @@ them. They may live between runs because their keys cover our sources, which has
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -26,6 +27,9 @@ os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE / "inductor"))
 os.environ.setdefault("TILEGYM_KERNEL_STORE", str(CACHE / "kernels"))
 os.environ["TILEGYM_TUNING"] = str(CACHE / "nothing-measured")
 
+GATHERED = 300_000
+"""Objects that are worth setting aside: the collector takes a tenth of a second for them."""
+
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Tests marked `stub` replace the CUDA driver for good: not in a process that has a GPU."""
@@ -42,15 +46,37 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` are skipped where there is no CUDA device; nothing else is skipped."""
+    """Tests marked `gpu` are skipped where there is no CUDA device; nothing else is skipped.
+
+    Before pytest reads `-m`: what is left out of tests marked `sampled` is marked `full`.
+    """
     import torch
 
+    from tests import sampling
+
+    sampling.mark(items)
     if torch.cuda.is_available():
         return
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the collector, which many tests call, need not visit it."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lasting() -> None:
+    """Nor what has gathered in the caches of torch and of ours by the time a module begins."""
+    if len(gc.get_objects()) > GATHERED:
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

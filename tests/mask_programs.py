@@ -7,17 +7,18 @@ the mask that the program computes. A meaning that says more or less than its pr
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import sympy
 import torch
-from sympy.core.function import AppliedUndef
 from sympy.logic.boolalg import Boolean
 from torch import fx
 
 from tests.core_graph import capture
+from tests.mask_evaluation import evaluated
 from tile_backend.lowering.effects import Effects
 from tile_backend.lowering.mask import factors as named
 from tile_backend.lowering.mask.factors import BATCH, HEAD, KEY, QUERY
@@ -105,22 +106,14 @@ def seen(found: Found, says: Callable[[Found, Any], Boolean] | None = None) -> t
     condition = sympy.And(*parts)
     made = torch.zeros(size, dtype=torch.bool)
     for index in itertools.product(*map(range, size)):
-        here = condition.subs(dict(zip(INDICES, index, strict=True)), simultaneous=True)
-        while reads := here.atoms(AppliedUndef):
-            here = here.xreplace({read: element(found, read) for read in reads if known(read)})
-        made[index] = bool(here)
+        at = dict(zip(INDICES, index, strict=True))
+        made[index] = evaluated(condition, at, functools.partial(element, found))
     return made
 
 
-def known(read: Any) -> bool:
-    """Whether the indices of a read are numbers."""
-    return all(index.is_Integer for index in read.args)
-
-
-def element(found: Found, read: Any) -> sympy.Integer:
+def element(found: Found, name: str, place: tuple[int, ...]) -> int:
     """What the tensor of that name holds there."""
-    place = tuple(int(index) for index in read.args)
-    return sympy.Integer(int(found.tensors[found.names[str(read.func)]][place]))
+    return int(found.tensors[found.names[name]][place])
 
 
 def said(found: Found, factor: named.Factor) -> Boolean:

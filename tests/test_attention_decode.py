@@ -72,6 +72,7 @@ def test_forms_of_every_rule_are_taken() -> None:
         assert any(values[rule] is not None for values in cases), rule
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("form", TAKEN)
 def test_every_form_is_within_budget(form: str, dtype: torch.dtype) -> None:
@@ -87,6 +88,7 @@ def cache(dtype: torch.dtype, queries: int, seen: int, length: int = 200) -> Arg
     return heads(dtype, (queries, length), (6, 2), (32, 16), is_causal=True, offset=offset)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("queries", (1, 4))
 @pytest.mark.parametrize("seen", (0, 1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 199, 200))
@@ -132,6 +134,7 @@ def test_any_number_of_parts(splits: int) -> None:
 # --- rows of a tile -------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("queries", (1, 2, 3, 7, 16))
 @pytest.mark.parametrize("group", range(1, 9))
 def test_groups_and_queries_are_rows_of_one_tile(group: int, queries: int) -> None:
@@ -159,6 +162,7 @@ def test_a_group_may_take_several_tiles(group: int) -> None:
     check(heads(torch.float16, (5, 90), (group, 1), (16, 16)), splits=2)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("widths", ((64, 64), (128, 128), (80, 96), (192, 128), (256, 256)))
 def test_head_widths(widths: tuple[int, int], dtype: torch.dtype) -> None:

@@ -26,6 +26,7 @@ def no_fallback() -> Iterator[None]:
         yield
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_is_within_budget(form: str, dtype: torch.dtype) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 import pytest
 import torch
 
-from tests.attention_cases import FORMS, LEFT, LOWEST, heads, padded, sinks
+from tests.attention_cases import FORMS, LEFT, LOWEST, heads, kind, padded, sinks
 from tests.attention_grad_cases import (
     TAKEN,
     Arguments,
@@ -87,6 +87,12 @@ def check(given: Arguments) -> list[torch.Tensor]:
     return ours
 
 
+def kinds(form: str, dtype: torch.dtype) -> list[Hashable]:
+    """What `make test` has: every kind of form, and all that is not a number in both dtypes."""
+    return [kind(form), dtype]
+
+
+@pytest.mark.sampled(5, each=kinds)
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
 @pytest.mark.parametrize("form", DIFFERENTIABLE)
 def test_every_form_is_within_budget(form: str, dtype: torch.dtype) -> None:

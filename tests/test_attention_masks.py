@@ -141,6 +141,7 @@ def test_the_op_gets_the_meaning_in_the_place_of_the_mask(form: Any) -> None:
     assert "tilegym.attention" in code
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("mask", (causal, sees_one_more, everything), ids=lambda m: m.__name__)
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
 @pytest.mark.parametrize("kernels", ("auto", "always"))

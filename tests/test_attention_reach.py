@@ -72,6 +72,7 @@ def probe(
         ct.store(touched, (tile, j), ct.full((1, 1), 1, ct.int32) * state)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("causal", (False, True))
 @pytest.mark.parametrize("chunk", (None, 1, 7, 16, 1000))
 @pytest.mark.parametrize("window", (None, 0, 1, 9, 40, 1000))

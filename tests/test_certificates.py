@@ -38,6 +38,7 @@ def trials(graphs_only: None, monkeypatch: pytest.MonkeyPatch) -> list[trial.Tri
     return ran
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("kernels", ("always", "interpret"))
 @pytest.mark.parametrize("call", ("padded", "decode"))
 def test_every_site_of_a_model_is_certified(

@@ -89,6 +89,7 @@ SYMBOLIC += [(name, (0, 1)) for name in CASES if not name.startswith("weights")]
 """torch's own baddbmm, which computes returned weights, takes no symbolic batch."""
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("name", "dynamic"), SYMBOLIC)
 def test_sizes_may_be_symbolic(name: str, dynamic: tuple[int, ...]) -> None:
     module, args, kwargs, counts = CASES[name]

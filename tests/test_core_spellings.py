@@ -26,6 +26,12 @@ Pair = tuple[Fusion, Spelling]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
+def once(pair: Pair, dtype: torch.dtype) -> list[Any]:
+    """What `make test` has: every spelling, and every fusion in every dtype."""
+    return [title(pair), (pair[0].name, dtype)]
+
+
+@pytest.mark.sampled(10, each=once)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("pair", spellings(), ids=title)
 def test_a_spelling_becomes_its_op(pair: Pair, dtype: torch.dtype) -> None:
@@ -99,6 +105,7 @@ def test_a_near_miss_is_refused_with_words(pair: Pair, dtype: torch.dtype) -> No
         assert words in texts, f"{case}: {[(s.fusion, s.status, s.reason) for s in sites]}"
 
 
+@pytest.mark.sampled(3, each=lambda pair: [pair[0].name])
 @pytest.mark.parametrize("pair", spellings(), ids=title)
 def test_a_spelling_is_found_whatever_the_outer_sizes(pair: Pair) -> None:
     """Batch and sequence lengths are symbols; the same site, with no guard on them."""

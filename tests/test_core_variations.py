@@ -45,6 +45,11 @@ def assert_numbers_hold(what: str, program: Captured) -> int:
     return len(fused)
 
 
+def fusion(pair: Pair) -> list[str]:
+    return [pair[0].name]
+
+
+@pytest.mark.sampled(3, each=fusion)
 @pytest.mark.parametrize("pair", SUPPORTED, ids=title)
 def test_another_spelling_is_found(pair: Pair) -> None:
     original, choice = captured(pair, "respelled")
@@ -65,6 +70,7 @@ PROGRAMS: dict[str, tuple[list[Edit], int]] = {
 }
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("kind", PROGRAMS)
 @pytest.mark.parametrize("pair", SUPPORTED, ids=title)
 def test_any_program_keeps_its_numbers(pair: Pair, kind: str) -> None:
@@ -75,6 +81,7 @@ def test_any_program_keeps_its_numbers(pair: Pair, kind: str) -> None:
         assert_numbers_hold(what, program)
 
 
+@pytest.mark.sampled(3, each=fusion)
 @pytest.mark.parametrize("pair", SUPPORTED, ids=title)
 def test_gradients_cut_anywhere(pair: Pair) -> None:
     """detach() and no_grad() inside a fusion: the gradients of eager, none more and none less."""

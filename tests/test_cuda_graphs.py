@@ -99,6 +99,7 @@ def questions(model_type: str, training: bool, dynamic: bool, check: Check | Non
     return seen
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static batch", "dynamic batch"])
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
 @pytest.mark.parametrize("model_type", MODELS)

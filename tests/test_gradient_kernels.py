@@ -101,6 +101,7 @@ def modes() -> list[Any]:
     return found
 
 
+@pytest.mark.sampled(2, each=lambda case, dtype, contiguous: [(case.op, contiguous)])
 @pytest.mark.parametrize(("case", "dtype", "contiguous"), modes())
 def test_every_mode_is_within_budget(
     case: Case, dtype: torch.dtype, contiguous: bool, ran: list[tuple[str, Arguments]]

@@ -52,6 +52,7 @@ def kernels_run(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         yield names
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("call", ("prefill", "padded"))
 @pytest.mark.parametrize("name", ("llama", "qwen3", "gemma3_text"))
 def test_models_run_their_real_kernels_within_budget(

@@ -39,6 +39,12 @@ def calls_of(op: str, dtype: torch.dtype) -> list[Any]:
     ]
 
 
+def pairs(op: str, name: str, dtype: torch.dtype) -> list[Any]:
+    """What `make test` has: every op in every dtype, and every class in every dtype."""
+    return [(op, dtype), (name, dtype)]
+
+
+@pytest.mark.sampled(5, each=pairs)
 @pytest.mark.parametrize(
     ("op", "name", "dtype"),
     [call for op in OPS for dtype in DTYPES for call in calls_of(op, dtype)],
@@ -48,6 +54,7 @@ def test_kernels_are_within_budget(op: str, name: str, dtype: torch.dtype) -> No
     check(record(op), arguments_of(op, name, dtype))
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("contiguous", (True, False), ids=["contiguous", "strided"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -55,6 +62,7 @@ def test_every_mode_is_within_budget(case: Case, dtype: torch.dtype, contiguous:
     check(case.record, arguments(case, dtype, contiguous=contiguous))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("width", HEAD_WIDTHS)
 @pytest.mark.parametrize("op", ("attention", "rotary_qk"))
@@ -68,6 +76,7 @@ def test_head_widths(op: str, width: int, dtype: torch.dtype) -> None:
     check(record(op), values)
 
 
+@pytest.mark.sampled(3, each=lambda op: [op.partition("_")[0]])
 @pytest.mark.parametrize("op", OPS)
 def test_results_do_not_depend_on_what_runs_together(op: str) -> None:
     """One block at a time, some, all, and the last ones first: the same bits."""

@@ -11,7 +11,7 @@ from torch._dynamo import config
 
 from bench import load
 
-FEW = 6
+FEW = 4
 LEFT = 200
 """Objects that a compile of ours may leave beside Inductor's: the report's record of the graph and
 of its two sites. A graph of torch.fx that is kept has more than a thousand."""

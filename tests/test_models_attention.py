@@ -33,6 +33,8 @@ ALIKE = ("llama", "mistral", "deepseek_v3", "phi3")
 """Whose layers all have the same mask."""
 COUNTS_FROM_BEGINNINGS = hasattr(masking_utils, "remap_positions_for_packed_sequence")
 """Whether this Transformers compares positions of packed sequences, and not indices."""
+DECODE = ("llama", "gemma3_text", "gpt_oss")
+"""Of these `make test` decodes: full attention, windows, and windows beside sinks."""
 BATCH, LENGTH = 2, 24
 BF16, F32 = torch.bfloat16, torch.float32
 
@@ -74,6 +76,12 @@ def masks() -> list[str]:
     return [str(s.bindings["mask"]) for s in report.fused if s.fusion == "attention"]
 
 
+def pairs(name: str, call: str, dtype: torch.dtype) -> list[Any]:
+    """What `make test` has: every model in both dtypes, every call in both dtypes."""
+    return [(name, dtype), (call, dtype)]
+
+
+@pytest.mark.sampled(10, each=pairs)
 @pytest.mark.parametrize("dtype", (F32, BF16), ids=str)
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("name", MODELS)
@@ -119,6 +127,7 @@ class Decoding:
         return found
 
 
+@pytest.mark.sampled(6, each=lambda name: [name] if name in DECODE else [])
 @pytest.mark.parametrize("name", MODELS)
 def test_sixty_four_steps_with_a_static_cache(name: str) -> None:
     """Each step against float64 and eager, whose caches saw the same tokens."""

@@ -25,6 +25,7 @@ def scenarios() -> Iterator[Any]:
         yield pytest.param(scenario, id=scenario.name, marks=marks)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("scenario", scenarios())
 @pytest.mark.parametrize("name", plain.NAMES)
 def test_sites_and_outputs(name: str, scenario: PlainScenario) -> None:

@@ -48,6 +48,7 @@ def problems(op: str, given: Arguments) -> list[str]:
     return unlike(ours, exact, right)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("op", OPS)
 def test_a_kernel_has_them_where_its_reference_has(op: str, dtype: torch.dtype) -> None:
@@ -85,6 +86,7 @@ def test_attention_that_hides_nothing_has_them_where_its_reference_has(place: st
         assert not any(problems("attention", {**given, "form": "filled scores"})), number
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("number", (math.nan, math.inf, -math.inf))
 @pytest.mark.parametrize("place", "qkv")
@@ -110,6 +112,7 @@ def test_a_key_that_a_whole_tile_of_queries_does_not_see_is_not_read(place: str)
     assert ours[0, 0, :128].isfinite().all()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("place", "qkv")
 def test_gradients_of_what_a_query_sees_are_never_lost(place: str, dtype: torch.dtype) -> None:

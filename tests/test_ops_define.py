@@ -105,10 +105,21 @@ def test_every_op_takes_inputs_in_the_layout_they_have() -> None:
             assert torch.Tag.flexible_layout in custom_op.record(op.name).overload.tags
 
 
+REGISTRATION = ("test_schema", "test_autograd_registration", "test_faketensor")
+
+
 @pytest.mark.parametrize("case", one_of_each(), ids=str)
 def test_opcheck(case: Case) -> None:
     values = tuple(arguments(case, torch.float32, grad=True).values())
-    torch.library.opcheck(case.record.overload, values)
+    torch.library.opcheck(case.record.overload, values, test_utils=REGISTRATION)
+
+
+@pytest.mark.sampled(3, each=lambda case: [case.op.partition("_")[0]])
+@pytest.mark.parametrize("case", one_of_each(), ids=str)
+def test_opcheck_with_sizes_that_are_symbols(case: Case) -> None:
+    """Through AOTAutograd, forward and backward."""
+    values = tuple(arguments(case, torch.float32, grad=True).values())
+    torch.library.opcheck(case.record.overload, values, test_utils="test_aot_dispatch_dynamic")
 
 
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)

@@ -40,6 +40,7 @@ def run_with_gradients(
     return [*(result.detach() for result in results), *gradients]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("contiguous", (True, False), ids=["contiguous", "strided"])
 @pytest.mark.parametrize("dtype", LOW_PRECISION, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)

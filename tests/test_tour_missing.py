@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -171,11 +170,3 @@ def test_a_result_outside_its_budget_is_said(monkeypatch: pytest.MonkeyPatch) ->
     stage = tour_run.run(call)
     assert stage.missing.startswith("It did not run, or not right: ")
     assert "torch.ops.tilegym.softmax is outside its budget: output 0 OVER BUDGET" in stage.missing
-
-
-def test_modules_of_the_tour_are_loaded_when_asked_for() -> None:
-    code = (
-        "import sys, torch, tile_backend; "
-        "print([m for m in sys.modules if m.startswith('tile_backend.tour')])"
-    )
-    assert python(code, **os.environ) == "[]\n"

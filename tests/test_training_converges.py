@@ -1,7 +1,8 @@
 """Mini models trained on prose three ways: eager, Inductor, and with every site rewritten.
 
-32 AdamW steps of three seeds. Every step's loss, the parameters and the log-probabilities of
-held-out text differ from eager's by no more than twice what Inductor's do, and one rounding step.
+32 AdamW steps of three seeds, 20 in `make test`. Every step's loss, the parameters and the
+log-probabilities of held-out text differ from eager's by no more than twice what Inductor's do, and
+one rounding step.
 test_training_gpu has the same with real kernels, test_training_interpreted with interpreted ones.
 """
 
@@ -28,8 +29,15 @@ SITES = {
 """Of two layers; a loss that is fused as well comes on top."""
 
 ONE_LAYER = (("num_hidden_layers", 1),)
-LLAMA = Setup("llama", changes=ONE_LAYER)
-QUICK = (LLAMA, Setup("mixtral", "bfloat16", changes=ONE_LAYER))
+STEPS = 20
+"""Of the setups of `make test`; the others take 32."""
+LLAMA = Setup("llama", steps=STEPS, changes=ONE_LAYER)
+MIXTRAL = Setup("mixtral", "bfloat16", changes=ONE_LAYER)
+QUICK = (
+    LLAMA,
+    Setup("llama", "bfloat16", steps=STEPS, changes=ONE_LAYER),
+    pytest.param(MIXTRAL, marks=pytest.mark.full),
+)
 
 
 def check(setup: Setup, codegen: bool) -> None:

@@ -24,8 +24,14 @@ pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Outcome]]:
-    """By process, then by kind."""
+    """By process, then by kind: those whose graphs are cut."""
     return processes.outcomes(ranks.work, tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Outcome]]:
+    """Likewise, of the simpler kinds, which have one graph."""
+    return processes.outcomes(ranks.work_of_whole_graphs, tmp_path_factory.mktemp("whole"))
 
 
 def trained(model: torch.nn.Module) -> list[torch.Tensor]:
@@ -42,18 +48,25 @@ def flat(parameters: Any) -> torch.Tensor:
     return torch.cat([parameter.flatten() for parameter in parameters])
 
 
-KINDS: Mapping[str, Mapping[str, int]] = {
-    "data_parallel": {},
-    "data_parallel_in_buckets": WIDE,
-    "sharded": {},
-    "sharded_layers": {},
-}
+CUT: Mapping[str, Mapping[str, int]] = {"data_parallel_in_buckets": WIDE, "sharded": {}}
+WHOLE = ("data_parallel", "sharded_layers")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CUT)
 def test_two_processes_train_what_one_does(kind: str, outcomes: list[dict[str, Outcome]]) -> None:
-    first, second = (rank[kind] for rank in outcomes)
-    model = llama(**KINDS[kind])
+    check(*(rank[kind] for rank in outcomes), model=llama(**CUT[kind]))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", WHOLE)
+def test_whole_graphs_train_what_one_process_does(
+    kind: str, whole: list[dict[str, Outcome]]
+) -> None:
+    check(*(rank[kind] for rank in whole), model=llama())
+
+
+def check(first: Outcome, second: Outcome, model: torch.nn.Module) -> None:
+    """What two processes trained is what one trains, and the same in both."""
     assert [name for name, _ in model.named_parameters()] == list(first.parameters)
     wide = oracle.widened(model)
     with oracle.Float64():
@@ -66,8 +79,9 @@ def test_two_processes_train_what_one_does(kind: str, outcomes: list[dict[str, O
     assert first.sites == second.sites
 
 
-def test_one_bucket_is_one_graph_with_all_sites(outcomes: list[dict[str, Outcome]]) -> None:
-    for rank in outcomes:
+@pytest.mark.full
+def test_one_bucket_is_one_graph_with_all_sites(whole: list[dict[str, Outcome]]) -> None:
+    for rank in whole:
         found = rank["data_parallel"]
         assert found.breaks == []
         expected = {"rms_norm": 1, "add_rms_norm": 4, "attention": 2, "rotary": 2, "silu_mul": 2}
@@ -96,8 +110,9 @@ def test_a_sharded_model_has_graphs_for_its_layers(outcomes: list[dict[str, Outc
         assert found.sites["rms_norm"] == 2, "of the layer's input, and the model's last"
 
 
-def test_layers_compiled_on_their_own_have_no_break(outcomes: list[dict[str, Outcome]]) -> None:
-    for rank in outcomes:
+@pytest.mark.full
+def test_layers_compiled_on_their_own_have_no_break(whole: list[dict[str, Outcome]]) -> None:
+    for rank in whole:
         found = rank["sharded_layers"]
         assert found.breaks == []
         assert found.sites == {

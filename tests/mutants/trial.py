@@ -19,6 +19,7 @@ import pytest
 
 from tests.mutants import hook
 from tests.mutants.mutant import ROOT, Mutant, Stale
+from tests.sampling import ALL_CASES
 
 IMPLAUSIBLE = ("NameError", "UnboundLocalError", "SyntaxError", "ImportError")
 """A test that fails with these has met a typing error, no other program."""
@@ -63,7 +64,7 @@ def inside(mutant: Mutant | None, tests: tuple[str, ...], folder: Path) -> None:
         notes = Notes()
         quick = [] if mutant is None else ["-x"]
         unused = [f"-pno:{name}" for name in ("xdist", "cacheprovider", "hypothesispytest")]
-        options = ["-q", *quick, *unused, f"--rootdir={ROOT}"]
+        options = ["-q", "-m", ALL_CASES, *quick, *unused, f"--rootdir={ROOT}"]
         status = int(pytest.main([*options, *tests], plugins=[notes]))
         result = judged(status, notes)
         if mutant is None:

@@ -102,12 +102,14 @@ def compiled(model: torch.nn.Module) -> Any:
     return torch.compile(model, backend="tilegym", options=dict(REWRITTEN))
 
 
-KINDS = (data_parallel, data_parallel_in_buckets, sharded, sharded_layers)
-
-
 def work(rank: int, _folder: Path) -> dict[str, Outcome]:
-    """All kinds, one after the other, by name."""
-    return {kind.__name__: outcome(kind, rank) for kind in KINDS}
+    """What is cut into several graphs, one after the other, by name."""
+    return {kind.__name__: outcome(kind, rank) for kind in (data_parallel_in_buckets, sharded)}
+
+
+def work_of_whole_graphs(rank: int, _folder: Path) -> dict[str, Outcome]:
+    """The rest, likewise."""
+    return {kind.__name__: outcome(kind, rank) for kind in (data_parallel, sharded_layers)}
 
 
 def outcome(kind: Callable[[int], torch.nn.Module], rank: int) -> Outcome:
