@@ -21,6 +21,7 @@ from tile_backend.lowering import failure, shapes
 from tile_backend.lowering.effects import (
     Effects,
     has_positional_inplace,
+    is_data,
     is_opaque_call,
     storages,
     written,
@@ -92,6 +93,8 @@ def private_target(
     same = {n for storage in storages(target) for n in sharing[storage]}
     before = {n for n in same if order[n] < order[node]}
     if not before or any(not is_call(n) or is_opaque_call(n) for n in before):
+        return None
+    if any(is_data(n) for n in before):  # past the version counter: a backward sees the write
         return None
     if any(operand in before for operand in node.all_input_nodes if operand is not target):
         return None

@@ -33,11 +33,9 @@ def possible(arguments: Mapping[str, Any]) -> bool:
     """Whether flash attention knows what these arguments say, but for the sizes of blocks.
 
     float16 written out by hand has scores of its own that overflow at 65504. With `is_causal` the
-    kernel multiplies its -inf by the scale, which hides a key only if that is above 0; a model that
-    wrote `is_causal` has what comes of it.
+    kernel multiplies its -inf by the scale, which hides a key only if that is above 0.
     """
-    masked = arguments["is_causal"] and arguments["form"] != math_of.SDPA
-    if masked and not is_above_0(arguments["scale"]):
+    if arguments["is_causal"] and not is_above_0(arguments["scale"]):
         return False
     if arguments["start"] != 0 or any(arguments.get(name) is not None for name in UNKNOWN):
         return False

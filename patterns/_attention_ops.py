@@ -77,7 +77,8 @@ def attention(
             **places,
         }
         return math_of.written_out(q, k, v, sinks, **given)
-    simple = is_causal and places == {**dict.fromkeys(places), "is_causal": True, "start": 0}
+    alone = places == {**dict.fromkeys(places), "is_causal": True, "start": 0}
+    simple = alone and scale > 0  # see _attention_on_cpu.possible
     masked = mask is not None or form != math_of.SDPA
     visible = None if simple and not masked else math_of.seen(q, k, **places)
     if masked or visible is not None:
