@@ -19,11 +19,20 @@ from tile_backend.lowering.trace import Pattern
 
 
 class Equation(NamedTuple):
-    """Two sizes that have to be one. what: the dimension in the words of the pattern."""
+    """Two sizes that have to be one.
+
+    what: the dimension in the words of the pattern, behind `size`, a formula of it, if there is one.
+    """
 
     what: str
     one: Size
     other: Size
+    size: sympy.Expr | None = None
+
+    @property
+    def words(self) -> str:
+        size = "" if self.size is None else str(self.size).removeprefix("(").removesuffix(")")
+        return f"{size} {self.what}".strip()
 
     @property
     def holds(self) -> bool:
@@ -58,8 +67,7 @@ def equations(
                 yield Equation(f"a dimension of {members[0]} and {name}", one, other)
     values = {sympy.Symbol(n, integer=True, positive=True): s for n, s in sizes.items()}
     for wanted, actual in stated:
-        what = f"{str(wanted).removeprefix('(').removesuffix(')')} of an operand"
-        yield Equation(what, plain(wanted.subs(values)), actual)
+        yield Equation("of an operand", plain(wanted.subs(values)), actual, wanted)
 
 
 def of_dimensions(

@@ -208,9 +208,9 @@ def unfitting(pattern: Pattern, root: fx.Node, binding: Binding) -> Reason:
         text = "its operations are there, but no one choice of operands makes them this fusion"
         return Reason(ReasonKind.OP_DIFFERS, text, root.name)
     if isinstance(found.one, int) and isinstance(found.other, int):
-        text = f"{found.what} would have to be {found.one} and {found.other}"
+        text = f"{found.words} would have to be {found.one} and {found.other}"
         return Reason(ReasonKind.SHAPE_LIMIT, text, root.name)
-    text = f"nothing says that {found.what} is {found.other}: it is {found.one}"
+    text = f"nothing says that {found.words} is {found.other}: it is {found.one}"
     return Reason(ReasonKind.SHAPE_UNPROVABLE, text, root.name)
 
 

@@ -224,4 +224,25 @@ MUTANTS = (
         "        pass",
         norms("cross_entropy_smoothed"),
     ),
+    Mutant(
+        "every-result-has-a-gradient",
+        "lowering/autograd.py",
+        "    if signature.results == 1:\n        return ()",
+        "    if True:\n        return ()",
+        ("tests/test_results_without_gradient.py",),
+    ),
+    Mutant(
+        "equal-results-share-memory",
+        "lowering/separate_results.py",
+        "            if result in first:",
+        "            if False:",
+        ("tests/test_separate_results.py",),
+    ),
+    Mutant(
+        "what-the-original-keeps-may-change",
+        "lowering/read_place.py",
+        "            if late and any(map(is_data, written(writer))):",
+        "            if False:",
+        ("tests/test_safety_data.py",),
+    ),
 )

@@ -338,4 +338,18 @@ MUTANTS = (
         "    parts = cut(arguments)",
         ("tests/test_not_finite_respelled.py::test_one_number",),
     ),
+    Mutant(
+        "false-is-true",
+        "lowering/mask/elements.py",
+        "        return sympy.true if value else sympy.false",
+        "        return sympy.true",
+        ("tests/test_mask_literals.py",),
+    ),
+    Mutant(
+        "no-scale-is-below-zero",
+        "patterns/_attention_on_cpu.py",
+        '    if arguments["is_causal"] and not is_above_0(arguments["scale"]):',
+        "    if False:",
+        ("tests/test_attention_nan.py::test_a_scale_that_is_not_positive_hides_no_less",),
+    ),
 )

@@ -163,4 +163,25 @@ MUTANTS = (
         "        for each in (place.given(args, kwargs),)",
         (f"{WRITERS}[foreach_copy]",),
     ),
+    Mutant(
+        "out-is-one-tensor",
+        "lowering/writes.py",
+        '    found += flat(node.kwargs.get("out"))\n',
+        "",
+        ("tests/test_writes_out.py",),
+    ),
+    Mutant(
+        "python-has-no-names-of-its-own",
+        "lowering/writes.py",
+        "        names = IN_PYTHON.get(self.name, (self.name,))",
+        "        names = (self.name,)",
+        ("tests/test_writes_out.py",),
+    ),
+    Mutant(
+        "data-is-private",
+        "lowering/in_place.py",
+        "    if any(is_data(n) for n in before):",
+        "    if False:",
+        ("tests/test_safety_data.py",),
+    ),
 )
