@@ -21,7 +21,7 @@ from tile_backend.lowering.trace import Pattern
 class Equation(NamedTuple):
     """Two sizes that have to be one.
 
-    what: the dimension in the words of the pattern, behind `size`, a formula of it, if there is one.
+    what: the dimension in the words of the pattern; size: a formula of it, to stand before that.
     """
 
     what: str

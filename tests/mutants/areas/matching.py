@@ -84,8 +84,8 @@ MUTANTS = (
     Mutant(
         "one-dimension-may-have-two-sizes",
         SIZES,
-        '            yield Equation(f"dimension {dim} of {name}", actual, sizes.setdefault(key, actual))',
-        "            sizes.setdefault(key, actual)",
+        "actual, sizes.setdefault(key, actual))",
+        "actual, sizes.setdefault(key, actual) and actual)",
         (f"{SHAPES}::test_weights_of_any_shape",),
     ),
     Mutant(
