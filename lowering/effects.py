@@ -43,14 +43,6 @@ def returns_nothing(node: fx.Node) -> bool:
     return not called_name(node).startswith(CHECKS)
 
 
-def is_data(node: fx.Node) -> bool:
-    """Whether it is `x.data`, or a view of that: what writes to it moves no version of x."""
-    if node.target is torch._C._autograd._get_data_attr:
-        return True
-    place = set(storages(node))
-    return any(is_data(n) for n in node.all_input_nodes if place & set(storages(n)))
-
-
 def is_opaque_call(node: fx.Node) -> bool:
     """A call of something that has a body of its own: no rewrite reaches across it."""
     return node.op == "call_module" or higher_order.is_call(node)

@@ -21,7 +21,6 @@ from tile_backend.lowering import failure, shapes
 from tile_backend.lowering.effects import (
     Effects,
     has_positional_inplace,
-    is_data,
     is_opaque_call,
     storages,
     written,
@@ -94,8 +93,10 @@ def private_target(
     before = {n for n in same if order[n] < order[node]}
     if not before or any(not is_call(n) or is_opaque_call(n) for n in before):
         return None
-    if any(is_data(n) for n in before):  # past the version counter: a backward sees the write
-        return None
+    if any(n.target is torch._C._autograd._get_data_attr for n in before):
+        return (
+            None  # a write to `x.data` moves no version: what a backward keeps of x is written to
+        )
     if any(operand in before for operand in node.all_input_nodes if operand is not target):
         return None
     for old in before:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import fx
 
 from tile_backend.lowering.canonical import CanonicalGraph
-from tile_backend.lowering.effects import is_data, is_opaque_call, storages, written
+from tile_backend.lowering.effects import is_opaque_call, storages, written
 from tile_backend.lowering.extent import Extent
 from tile_backend.lowering.mask.reader import Reader
 from tile_backend.lowering.node import called
@@ -66,27 +66,6 @@ def kept(extent: Extent, canonical: CanonicalGraph) -> Check:
                 " backward",
                 writer.name,
             )
-    return kept_by_the_original(extent, canonical, where)
-
-
-def kept_by_the_original(extent: Extent, canonical: CanonicalGraph, where: fx.Node) -> Check:
-    """Nor does anything write past the version counter to what the original code may keep.
-
-    It then differentiates with what was written, and nothing raises; another node of the same value
-    (what was copied) is not written to.
-    """
-    effects = canonical.effects
-    read = {n: None for node in extent.elided for n in (node, *node.all_input_nodes)}
-    for node in read:
-        for writer in effects.writes_to(node):
-            late = effects.position[writer] >= effects.position[where]
-            if late and any(map(is_data, written(writer))):
-                return Reason(
-                    ReasonKind.MUTATION_BARRIER,
-                    f"{called(writer)} writes to the data of {called(node)}, which the original"
-                    " code may keep for its backward",
-                    writer.name,
-                )
     return None
 
 

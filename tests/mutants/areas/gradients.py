@@ -238,11 +238,4 @@ MUTANTS = (
         "            if False:",
         ("tests/test_separate_results.py",),
     ),
-    Mutant(
-        "what-the-original-keeps-may-change",
-        "lowering/read_place.py",
-        "            if late and any(map(is_data, written(writer))):",
-        "            if False:",
-        ("tests/test_safety_data.py",),
-    ),
 )
