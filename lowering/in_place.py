@@ -26,7 +26,7 @@ from tile_backend.lowering.effects import (
     written,
 )
 from tile_backend.lowering.legality import fake_mode_of
-from tile_backend.lowering.node import shape, value
+from tile_backend.lowering.node import called_name, shape, value
 from tile_backend.lowering.strides import same_layout
 from tile_backend.lowering.uses import Uses, values_read
 
@@ -93,7 +93,7 @@ def private_target(
     before = {n for n in same if order[n] < order[node]}
     if not before or any(not is_call(n) or is_opaque_call(n) for n in before):
         return None
-    if any(n.target is torch._C._autograd._get_data_attr for n in before):
+    if any(called_name(n) == "_get_data_attr" for n in before):
         return (
             None  # a write to `x.data` moves no version: what a backward keeps of x is written to
         )
