@@ -103,9 +103,21 @@ def test_only_what_the_limits_name_is_let_pass(
     name: str, theirs: float, ours: float, limits: Limits, kept: bool
 ) -> None:
     found, wanted = torch.tensor([ours, 3.0]), torch.tensor([theirs, 4.0])
-    applied = limits.applied(name, found, wanted).tolist()
+    applied = limits.applied(name, found, wanted.double(), wanted).tolist()
     assert applied[1] == 3.0
     assert str(applied[0]) == str(theirs if kept else ours)
+
+
+@pytest.mark.parametrize(
+    ("ours", "exact", "kept"), [(1e-6, 0.0, True), (1e-3, 0.0, False), (1e-6, 1.0, False)]
+)
+def test_a_gradient_of_attention_may_cancel_to_nearly_0(
+    ours: float, exact: float, kept: bool
+) -> None:
+    found, wide = torch.tensor([ours, 0.0]), torch.tensor([exact, 0.0], dtype=torch.float64)
+    limits = Limits(attention=True)
+    applied = limits.applied("gradient q", found, wide, wide.float())
+    assert torch.equal(applied, wide.float() if kept else found)
 
 
 @pytest.mark.parametrize("write", ["r.copy_(x.detach())", "r += 1.0", "r.fill_(2.0)"])
