@@ -11,6 +11,10 @@ from torch import Tensor
 
 import tile_backend
 from tile_backend.inductor import without_codegen
+from tile_backend.lowering.custom_op import define
+from tile_backend.patterns import all_fusions
+
+define(all_fusions())
 
 
 def norm(x: Tensor, residual: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
