@@ -22,6 +22,7 @@ from tile_backend.lowering.fusion import (
 )
 from tile_backend.patterns import _attention_forms as forms
 from tile_backend.patterns._attention_mask import RULE
+from tile_backend.patterns._attention_math import SDPA
 from tile_backend.patterns._attention_ops import OPS
 
 
@@ -127,6 +128,23 @@ def flattened(spelling: Spelling) -> Spelling:
     )
 
 
+def scale_of_call(arguments: Mapping[str, Any]) -> Reason | None:
+    """A call of SDPA gives what torch's kernel makes of its scale, which is not always the product.
+
+    With `is_causal` the kernel for a CPU multiplies its -inf by the scale, and a scale that is NaN
+    it drops (torch 2.13, sdp_utils and FlashAttentionKernel). A mask tensor it adds afterwards.
+    """
+    scale, causal = arguments["scale"], bool(arguments["is_causal"])
+    if arguments["form"] != SDPA or (math.isfinite(scale) and (scale > 0 or not causal)):
+        return None
+    call = "scaled_dot_product_attention" + " with is_causal" * causal
+    return Reason(
+        ReasonKind.SEMANTICS_UNSUPPORTED,
+        f"what {call} gives for a scale of {scale} is up to the kernel that torch chooses",
+        fix="use a finite scale above 0",
+    )
+
+
 def describe(arguments: Mapping[str, Any]) -> dict[str, object]:
     """mask: none, causal or tensor; kv_groups: query heads per key head."""
     q, k = arguments["q"], arguments["k"]
@@ -181,6 +199,7 @@ FUSION = Fusion(
         )
     },
     anchors=("sdpa", "matmul/softmax", "matmul/cast/softmax"),
+    limits=(scale_of_call,),
     priority=30,
     mask=RULE,
     describe=describe,

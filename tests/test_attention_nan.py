@@ -150,6 +150,35 @@ def test_a_scale_that_is_not_positive_hides_no_less(form: str, scale: float, ker
     assert verdict, str(verdict)
 
 
+@pytest.mark.parametrize("kernels", ("auto", "always"))
+@pytest.mark.parametrize("form", ("causal", "three dimensions", "all seen"))
+@pytest.mark.parametrize("scale", (-0.5, 0.0, -0.0, math.nan, math.inf, -math.inf))
+def test_a_scale_that_torch_gives_no_product_for(form: str, scale: float, kernels: str) -> None:
+    """What eager gives, in all its peculiarity: NaN for a causal scale of 0, numbers for NaN."""
+    inputs = operands(of_booleans, torch.float32)
+    if form == "three dimensions":
+        inputs = [x.detach().flatten(0, 1).requires_grad_() for x in inputs]
+
+    def program(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=form != "all seen", scale=scale)
+
+    torch._dynamo.reset()
+    with without_codegen():
+        options = {"tilegym.kernels": kernels}
+        found = run(torch.compile(program, backend="tilegym", options=options), inputs)
+    wanted = run(program, inputs)
+    report = tile_backend.last_report()
+    assert report is not None
+    (site,) = report.sites
+    if form == "all seen" and math.isfinite(scale):
+        assert report.counts == {"attention": 1}
+    else:
+        assert site.reason is not None
+        assert f"for a scale of {scale}" in site.reason.text
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, equal_nan=True)
+
+
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
 def test_numbers_are_the_kernels_bit_for_bit(dtype: torch.dtype) -> None:
     inputs = operands(of_booleans, dtype)

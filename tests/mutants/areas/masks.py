@@ -352,4 +352,11 @@ MUTANTS = (
         "    if False:",
         ("tests/test_attention_nan.py::test_a_scale_that_is_not_positive_hides_no_less",),
     ),
+    Mutant(
+        "a-call-has-any-scale",
+        "patterns/attention.py",
+        "(math.isfinite(scale) and (scale > 0 or not causal))",
+        "True",
+        ("tests/test_attention_nan.py::test_a_scale_that_torch_gives_no_product_for",),
+    ),
 )
