@@ -1,8 +1,9 @@
 """`make fuzz N=1000`: whole programs, compiled and compared with eager and float64.
 
 Works through a row of programs in chunks, one process per core, and remembers finished chunks: the
-same command goes on where it was stopped. Writes bench/results/fuzz.json and docs/fuzz.md; what
-fails is reduced to a script that runs alone.
+same command goes on where it was stopped. With --resume what was right at an earlier commit is
+counted as well, also what bench/results/fuzz.json holds; the outcome names every commit. Writes
+that file and docs/fuzz.md; what fails is reduced to a script that runs alone.
 """
 
 from __future__ import annotations
@@ -26,22 +27,23 @@ from tests.lint.source_tree import ROOT
 SIZE = 250
 """Programs in a chunk, which is one process."""
 FOLDER = ROOT / ".cache" / "fuzz"
+OUTCOME = result_file.RESULTS / "fuzz.json"
 
 
 def main() -> int:
     """1 where a program went wrong."""
     arguments = parsed()
-    folder = FOLDER / f"{result_file.commit()[:12]}-{arguments.seed}"
+    folder = FOLDER / f"{at_commit()}-{arguments.seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    found = Tally()
-    for number, part in enumerate(chunks(arguments, folder), 1):
+    found = saved_before(arguments)
+    first = found.programs
+    for part in chunks(arguments, folder, first):
         found.merge(part)
         for failure in part.failures:
             print(
                 f"{failure.kind}: {failure.text.splitlines()[0][:120]}\n  {saved(failure, folder)}"
             )
-        done = min(number * SIZE, arguments.programs)
-        print(f"{done} of {arguments.programs}: {summary(found)}", flush=True)
+        print(f"{found.programs} of {arguments.programs}: {summary(found)}", flush=True)
     path = write(found, arguments)
     print(f"saved {path.relative_to(ROOT)}")
     return bool(found.failures)
@@ -51,6 +53,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("programs", type=int, nargs="?", default=1000)
     parser.add_argument("--seed", type=int, default=0, help="of the row of programs")
+    parser.add_argument("--resume", action="store_true", help="count what was right before")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--one", type=int, metavar="NUMBER", help="show one program of the row")
     arguments = parser.parse_args()
@@ -61,12 +64,33 @@ def parsed() -> argparse.Namespace:
     return arguments
 
 
-def chunks(arguments: argparse.Namespace, folder: Path) -> Iterator[Tally]:
-    """The results of all chunks, those of an earlier run first."""
-    starts = range(0, arguments.programs, SIZE)
-    paths = {start: folder / f"{start:08}.json" for start in starts}
-    known = {s: p for s, p in paths.items() if p.is_file()}
-    yield from (Tally.from_json(json.loads(p.read_text(encoding="utf-8"))) for p in known.values())
+def saved_before(arguments: argparse.Namespace) -> Tally:
+    """The first programs of this row, where the file of results says that all were right."""
+    if arguments.resume and OUTCOME.is_file():
+        content = json.loads(OUTCOME.read_text(encoding="utf-8"))
+        if content["seed"] == arguments.seed and not content["tally"]["failures"]:
+            return Tally.from_json(content["tally"])
+    return Tally()
+
+
+def finished(arguments: argparse.Namespace, folder: Path, start: int) -> Tally | None:
+    """The chunk of an earlier run, at this commit or, with --resume, a right one of another."""
+    path = folder / f"{start:08}.json"
+    others = FOLDER.glob(f"*-{arguments.seed}/{path.name}") if arguments.resume else ()
+    for one in (path, *others):
+        if one.is_file():
+            part = Tally.from_json(json.loads(one.read_text(encoding="utf-8")))
+            if one == path or not part.failures:
+                return part
+    return None
+
+
+def chunks(arguments: argparse.Namespace, folder: Path, first: int) -> Iterator[Tally]:
+    """The results of all chunks from that program on, those of an earlier run first."""
+    starts = range(first, arguments.programs, SIZE)
+    earlier = {start: finished(arguments, folder, start) for start in starts}
+    known = {start: part for start, part in earlier.items() if part is not None}
+    yield from known.values()
     with concurrent.futures.ThreadPoolExecutor(arguments.processes) as threads:
         waiting = {
             threads.submit(
@@ -77,8 +101,15 @@ def chunks(arguments: argparse.Namespace, folder: Path) -> Iterator[Tally]:
         }
         for future in concurrent.futures.as_completed(waiting):
             part = future.result()
-            result_file.write(paths[waiting[future]], part.to_json())
+            part.commits[at_commit()] = part.programs
+            result_file.write(folder / f"{waiting[future]:08}.json", part.to_json())
             yield part
+
+
+def at_commit() -> str:
+    """The commit, shortened, with "+changes" where there are some."""
+    name, plus, changes = result_file.commit().partition("+")
+    return name[:12] + plus + changes
 
 
 def in_a_process(seed: int, numbers: range) -> Tally:
@@ -110,23 +141,9 @@ def summary(found: Tally) -> str:
 
 
 def write(found: Tally, arguments: argparse.Namespace) -> Path:
-    facts = {
-        "command": shlex.join(
-            ("make", "fuzz", f"N={arguments.programs}", f"SEED={arguments.seed}")
-        ),
-        "programs": found.programs,
-        "seed": arguments.seed,
-        "verdicts": dict(found.verdicts),
-        "ways": dict(sorted(found.ways.items())),
-        "certificates": dict(found.certificates),
-        "refused": dict(found.refusals.most_common()),
-        "statements": dict(sorted(found.statements.items())),
-        "failures": [
-            {"program": f.number, "way": f.way, "kind": f.kind, "text": f.text.splitlines()[0]}
-            for f in found.failures
-        ],
-    }
-    path = result_file.save("fuzz", found.by_fusion(), **facts)
+    words = ("make", "fuzz", f"N={arguments.programs}", f"SEED={arguments.seed}")
+    facts = {"command": shlex.join(words), "seed": arguments.seed, "tally": found.to_json()}
+    path = result_file.save(OUTCOME.stem, found.by_fusion(), **facts)
     page.PAGE.write_text(page.written(json.loads(path.read_text("utf-8"))), encoding="utf-8")
     return path
 

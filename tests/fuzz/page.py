@@ -28,31 +28,31 @@ LIMITS = "right but for limits"
 
 def written(outcome: Mapping[str, Any]) -> str:
     """The page of what `fuzz.json` holds."""
+    tally = outcome["tally"]
     return HEAD + "\n".join(
         [
-            *summary(outcome),
-            *table("How they were compiled", ("way", "programs"), outcome["ways"].items()),
+            *summary(outcome["command"], tally),
+            *table("How they were compiled", ("way", "programs"), tally["ways"].items()),
             *sites(outcome["rows"]),
-            *table("Certificates", ("verdict", "sites"), outcome["certificates"].items()),
+            *table("Certificates", ("verdict", "sites"), tally["certificates"].items()),
             *table(
                 "Statements of the programs that were right",
                 ("what they do", "programs"),
-                outcome["statements"].items(),
+                tally["statements"].items(),
             ),
-            *failures(outcome["failures"]),
+            *failures(tally["failures"]),
             "",
         ]
     )
 
 
-def summary(outcome: Mapping[str, Any]) -> Iterator[str]:
-    verdicts = outcome["verdicts"]
+def summary(command: str, tally: Mapping[str, Any]) -> Iterator[str]:
+    verdicts = tally["verdicts"]
     wrong = {k: n for k, n in verdicts.items() if not k.startswith("right") and k != REFUSED}
     said = ", ".join(f"{count} {kind}" for kind, count in sorted(wrong.items())) or "none is wrong"
-    yield (
-        f"{outcome['programs']} programs (`{outcome['command']}`, commit {outcome['commit'][:12]}):"
-        f" {verdicts.get('right', 0)} right, {said};"
-    )
+    commits = ", ".join(f"{count} at commit {name}" for name, count in tally["commits"].items())
+    yield f"{tally['programs']} programs (`{command}`; {commits}):"
+    yield f"{verdicts.get('right', 0)} right, {said};"
     yield (
         f"{verdicts.get(LIMITS, 0)} right but for NaN and infinity where"
         " [limits.md](limits.md#what-is-still-different-from-eager)"
@@ -74,7 +74,7 @@ def sites(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def failures(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    rows = ((f["program"], f["way"], f["kind"], f["text"]) for f in found)
+    rows = ((f["number"], f["way"], f["kind"], f["text"].splitlines()[0]) for f in found)
     if found:
         yield from table("What went wrong", ("program", "way", "kind", "text"), rows)
 

@@ -29,13 +29,15 @@ class Failure:
 
 @dataclasses.dataclass
 class Tally:
-    """ways, verdicts, refusals, certificates: of programs or sites, by their words.
+    """commits: where the programs were run. ways, verdicts, refusals, certificates: of programs or
+    sites, by their words.
 
     rewritten: by fusion and option, "rms_norm always". declined: by fusion and kind of reason.
     statements: of the programs that were right, by what they are for.
     """
 
     programs: int = 0
+    commits: Counter[str] = dataclasses.field(default_factory=Counter)
     ways: Counter[str] = dataclasses.field(default_factory=Counter)
     verdicts: Counter[str] = dataclasses.field(default_factory=Counter)
     refusals: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -86,7 +88,12 @@ class Tally:
 
     def to_json(self) -> dict[str, Any]:
         content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**content, "failures": [dataclasses.asdict(failure) for failure in self.failures]}
+        counts = {n: dict(sorted(v.items())) for n, v in content.items() if isinstance(v, Counter)}
+        return {
+            **content,
+            **counts,
+            "failures": [dataclasses.asdict(failure) for failure in self.failures],
+        }
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Tally:
