@@ -19,7 +19,7 @@ from torch._C import _functorch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from tile_backend.lowering import higher_order, writes
-from tile_backend.lowering.node import called_name, value
+from tile_backend.lowering.node import called, called_name, value
 from tile_backend.lowering.writes import flat
 
 NEW_MEMORY = ("set_", "swap_tensors")
@@ -174,6 +174,15 @@ class Effects:
     def writes_to(self, node: fx.Node) -> list[fx.Node]:
         """The nodes that write to the storage of its value."""
         return [writer for s in storages(node) for writer in self.writers.get(s, ())]
+
+    def overwritten(self, node: fx.Node) -> str:
+        """The words of a reason: what writes to an unsettled node's value; "" for others."""
+        writer = self.writer_from(node, node, None)
+        if writer is None:
+            return ""
+        if called_name(writer).startswith(NEW_MEMORY):
+            return f"{called(writer)} gives a tensor other memory, maybe that of {called(node)}"
+        return f"{called(writer)} writes to the result of {called(node)}"
 
     def version(self, node: fx.Node, reader: fx.Node) -> int:
         """How many writes to the node's value lie between the node and who reads it."""

@@ -161,7 +161,7 @@ def unaliased(extent: Extent, canonical: CanonicalGraph) -> Check:
         if node in canonical.effects.unsettled:
             return Reason(
                 ReasonKind.MUTATION_BARRIER,
-                f"the result of {called(node)} is written to in place",
+                canonical.effects.overwritten(node),
                 node.name,
             )
     return None

@@ -19,6 +19,7 @@ from tile_backend.lowering.anchors import anchors, unread
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.canonical_ops import OPERATIONS
 from tile_backend.lowering.difference import constant, described, difference
+from tile_backend.lowering.effects import Effects
 from tile_backend.lowering.fusion import Fusion
 from tile_backend.lowering.match import Binding, operands_of, unify, unify_attributes
 from tile_backend.lowering.match_sizes import disagreement
@@ -152,7 +153,7 @@ class NearMisses:
         close = [c for c in candidates if c.matched >= THRESHOLD * c.pattern.size]
         if not close and unread(roots[0]):
             meant = min(fusions, key=lambda fusion: fusion.name != unread(roots[0]))
-            return not_read(self.spellings[meant.name][0], roots[0])
+            return not_read(self.spellings[meant.name][0], roots[0], canonical.effects)
         return max(close, key=lambda c: (c.matched / c.pattern.size, c.matched), default=None)
 
 
@@ -190,10 +191,13 @@ def partial(pattern: Pattern, root: Term, canonical: CanonicalGraph) -> NearMiss
     return NearMiss(pattern, root.node, matched, reason, binding)
 
 
-def not_read(pattern: Pattern, anchor: Term) -> NearMiss:
-    """A call of the right name with arguments that no spelling has."""
+def not_read(pattern: Pattern, anchor: Term, effects: Effects) -> NearMiss:
+    """A call of the right name that is written to, or with arguments that no spelling has."""
     node = anchor.node
     assert node is not None
+    if node in effects.unsettled:
+        reason = Reason(ReasonKind.MUTATION_BARRIER, effects.overwritten(node), node.name)
+        return NearMiss(pattern, node, pattern.size, reason, Binding())
     words = [described(a) for a in node.args]
     words += [f"{name}={described(a)}" for name, a in node.kwargs.items()]
     text = f"no spelling has such a call: {target_name(node)}({', '.join(words)})"

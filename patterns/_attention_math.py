@@ -68,8 +68,9 @@ def seen(
 
 def per_query_head(q: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """k or v with the heads of q: each is repeated for the query heads of its group."""
-    groups = q.shape[1] // x.shape[1]
-    return x if q.shape[1] == x.shape[1] else x.repeat_interleave(groups, 1)
+    if q.shape[1] == x.shape[1]:  # which may be 0
+        return x
+    return x.repeat_interleave(q.shape[1] // x.shape[1], 1)
 
 
 def capped(scores: torch.Tensor, softcap: float | None) -> torch.Tensor:
@@ -269,5 +270,6 @@ def gradient_of_k(
 
 def per_key_head(k: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     """[B, H, L, D] summed over the query heads of each group: [B, K, L, D]."""
-    groups = gradient.shape[1] // k.shape[1]
-    return gradient if groups == 1 else gradient.unflatten(1, (-1, groups)).sum(2)
+    if gradient.shape[1] == k.shape[1]:  # which may be 0
+        return gradient
+    return gradient.unflatten(1, (k.shape[1], -1)).sum(2)

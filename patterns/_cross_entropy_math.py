@@ -13,6 +13,11 @@ import torch
 import torch.nn.functional as F
 
 
+def as_rows(x: torch.Tensor) -> torch.Tensor:
+    """[..., D] as [N, D]: a view where it can be one. D may be 0, which no -1 stands beside."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
 def rounded(x: torch.Tensor, dtype: torch.dtype, rounding: str) -> torch.Tensor:
     """x as the model has it after an op: rounded to its dtype, or still float32."""
     return x.to(dtype).float() if rounding == "every_op" else x
@@ -48,7 +53,7 @@ def cross_entropy(
     """The loss of all rows, in `dtype` or float32: a scalar, or [...] for reduction "none"."""
     z = slopes_and_values(logits, scale, softcap, rounding)[1]
     loss = F.cross_entropy(
-        z.reshape(-1, z.shape[-1]),
+        as_rows(z),
         labels.reshape(-1),
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,

@@ -47,7 +47,7 @@ def linear_cross_entropy(
     hidden [..., D], weight [V, D], bias [V], labels [...] int64; see `_cross_entropy_math`.
     gradients: which of them the op beside this one computes, as "hidden,weight".
     """
-    logits = F.linear(hidden.reshape(-1, hidden.shape[-1]), weight, bias)
+    logits = F.linear(math_of.as_rows(hidden), weight, bias)
     return math_of.cross_entropy(logits, labels, **given)
 
 
@@ -61,7 +61,7 @@ def linear_cross_entropy_with_gradients(
 ) -> tuple[torch.Tensor, ...]:
     """Its result, and the gradients of the sum of all rows: of hidden, weight, bias, or [0]."""
     loss = linear_cross_entropy(hidden, weight, bias, labels, **given)
-    rows, row, labels = hidden.reshape(-1, hidden.shape[-1]), of_a_row(given), labels.reshape(-1)
+    rows, row, labels = math_of.as_rows(hidden), of_a_row(given), labels.reshape(-1)
     logits = F.linear(rows, weight, bias)
     found = math_of.cross_entropy_rows(logits, labels, **row)[1]
     one = torch.ones((), dtype=torch.float32, device=hidden.device)
@@ -105,7 +105,7 @@ def composed(
     """See Op.composed. outputs: (loss,) or (loss, gradients of hidden, weight, bias)."""
     loss, *found = outputs
     hidden, labels = arguments["hidden"], arguments["labels"].reshape(-1)
-    read = {**arguments, "hidden": hidden.reshape(-1, hidden.shape[-1]), "labels": labels}
+    read = {**arguments, "hidden": math_of.as_rows(hidden), "labels": labels}
     math_of.refuse_others(labels, arguments["ignore_index"], arguments["weight"].shape[0])
     rows, step = losses(labels), chunk_rows(hidden.shape[-1])
     sums = LinearGradients(read, found, alone=len(labels) <= step)

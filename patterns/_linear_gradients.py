@@ -7,6 +7,7 @@ a step of a partial sum, which may be larger than the result: no budget covers t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,8 @@ class LinearGradients:
         if "bias" in self.sums:
             self.sums["bias"] = wide(self.wanted["bias"]).zero_()
         if "hidden" in self.wanted:
-            self.rows = self.wanted["hidden"].view(-1, self.weight.shape[-1])
+            out = self.wanted["hidden"]
+            self.rows = out.view(math.prod(out.shape[:-1]), out.shape[-1])
 
     def add(self, slope: torch.Tensor, hidden: torch.Tensor, at: slice) -> None:
         """slope: the gradient of the logits [n, V] of the rows `at`, which read hidden [n, D]."""

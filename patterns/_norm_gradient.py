@@ -56,7 +56,7 @@ def in_parts(sums: torch.Tensor, parts: int) -> torch.Tensor:
 
 def per_feature(products: torch.Tensor) -> torch.Tensor:
     """Sums over all rows: [..., D] to [D]."""
-    return products.reshape(-1, products.shape[-1]).sum(0)
+    return products.sum_to_size(products.shape[-1:])
 
 
 def rms_norm_grad(

@@ -147,11 +147,11 @@ def scale_of_call(arguments: Mapping[str, Any]) -> Reason | None:
 
 def describe(arguments: Mapping[str, Any]) -> dict[str, object]:
     """mask: none, causal or tensor; kv_groups: query heads per key head."""
-    q, k = arguments["q"], arguments["k"]
+    heads, of_keys = (hint(arguments[name].shape[1]) for name in ("q", "k"))
     mask = "tensor" if arguments["mask"] is not None else "none"
     return {
         "mask": "causal" if arguments["is_causal"] else mask,
-        "kv_groups": hint(q.shape[1]) // hint(k.shape[1]),
+        "kv_groups": heads // of_keys if of_keys else 1,
         "scale": arguments["scale"],
         "softcap": arguments["softcap"],
         "sinks": arguments["sinks"] is not None,

@@ -21,7 +21,7 @@ from tests.fuzz.limits import Limits
 from tests.fuzz.outcome import Ours, Verdict, judged
 from tests.fuzz.program import Input, Program, Statement
 from tests.fuzz.reduce import reduced
-from tests.fuzz.ways import Way, tried
+from tests.fuzz.ways import Capture, Way, tried
 from tests.lint.source_tree import ROOT
 
 NORM = (
@@ -129,6 +129,20 @@ def test_a_write_that_is_not_seen_shows(write: str, monkeypatch: pytest.MonkeyPa
     result = tried(of)
     assert result.rewritten() == {"rms_norm": 1}
     assert result.verdict.kind == "wrong result"
+
+
+@pytest.mark.parametrize("capture", ("graph", "dynamo", "aot"))
+def test_a_failure_of_ours_shows_though_the_site_is_only_declined(
+    capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by 0")
+
+    monkeypatch.setattr("tile_backend.lowering.describe.bindings", fail)
+    verdict = tried(program("old = r", *NORM), Way(capture)).verdict
+    assert verdict.kind == "raises"
+    assert "OwnFailure" in verdict.text
+    assert "by 0" in verdict.text
 
 
 def test_a_failure_is_made_small_and_its_script_runs_alone(tmp_path: Path) -> None:

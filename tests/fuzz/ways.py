@@ -30,6 +30,7 @@ from tile_backend import inductor, pipeline, registry, trust
 from tile_backend.inductor_alone import InductorAlone
 from tile_backend.lowering import custom_op
 from tile_backend.lowering.analysis import Analysis
+from tile_backend.lowering.reason import Reason, ReasonKind
 from tile_backend.lowering.site import Site
 from tile_backend.options import Options
 
@@ -121,11 +122,22 @@ def graph(program: Program, way: Way, sites: list[Site]) -> Ours:
     return Ours(captured.function, control, strides=captured.strides)
 
 
+class OwnFailure(Exception):
+    """Something of ours has failed. It costs a user one site, and is a bug all the same."""
+
+
+def none_failed(sites: Sequence[Site], failures: Sequence[Reason]) -> None:
+    for reason in (*failures, *(site.reason for site in sites)):
+        if reason is not None and reason.kind is ReasonKind.INTERNAL_FAILURE:
+            raise OwnFailure(reason.text)
+
+
 def rewritten(module: fx.GraphModule, options: Options, inputs: Sequence[Any]) -> Analysis:
     """As tile_backend.backend does it, but that a failure of ours is raised."""
     found = pipeline.analyse(module, options)
     found = trust.settled(found, options, module, inputs, InductorAlone(None, {}))
-    found.apply()
+    applied = found.apply()
+    none_failed(applied.sites, applied.failures)
     return found
 
 
@@ -148,7 +160,9 @@ def backend(program: Program, way: Way, sites: list[Site]) -> Ours:
     def reported(**inputs: torch.Tensor) -> Any:
         results = ours(**inputs)
         report = tile_backend.last_report()
-        sites[:] = report.sites if report is not None else ()
+        if report is not None:
+            sites[:] = report.sites
+            none_failed(sites, [reason for graph in report.graphs for reason in graph.failures])
         return results
 
     plain = inductor.Inductor(None, {}).compile
