@@ -272,4 +272,5 @@ def per_key_head(k: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
     """[B, H, L, D] summed over the query heads of each group: [B, K, L, D]."""
     if gradient.shape[1] == k.shape[1]:  # which may be 0
         return gradient
-    return gradient.unflatten(1, (k.shape[1], -1)).sum(2)
+    groups: torch.Tensor = gradient.unflatten(1, (k.shape[1], -1))
+    return groups.sum(2)
