@@ -235,6 +235,9 @@ def weights_and_slopes(
     difference = scores - whole[..., None]
     weights = torch.exp(difference if rest is None else difference - rest[..., None])
     weights = weights.masked_fill((whole == -math.inf)[..., None], 0.0)
+    low = lowest(form, None)
+    if rest is None and math.isfinite(low):
+        weights = weights / sum_of_weights(weights, whole, low)
     slopes = dout.float() @ per_query_head(q, v).float().transpose(-1, -2)
     if delta is None:
         delta = (weights * slopes).sum(-1)
@@ -246,6 +249,15 @@ def weights_and_slopes(
         unmasked = logits(q, k, None, others["scale"], softcap, form=form)
         slopes = slopes * (1 - (unmasked / softcap).square())
     return weights, slopes
+
+
+def sum_of_weights(weights: torch.Tensor, lse: torch.Tensor, low: float) -> torch.Tensor:
+    """What the weights of a query add up to where that should be 1, [B, H, S, 1]; elsewhere 1.
+
+    Where a query sees only scores of -inf, all weight is on keys that are hidden by `low`, and
+    beside that number nothing is left in lse of the logarithm of how many they are.
+    """
+    return torch.where((lse < low / 2)[..., None], weights.sum(-1, keepdim=True), 1.0)
 
 
 def gradient_of_q(

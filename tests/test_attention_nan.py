@@ -179,6 +179,30 @@ def test_a_scale_that_torch_gives_no_product_for(form: str, scale: float, kernel
         torch.testing.assert_close(one, other, equal_nan=True)
 
 
+@pytest.mark.parametrize("kernels", ("auto", "always"))
+def test_what_is_hidden_by_a_number_has_the_weight_where_all_that_is_seen_is_lower(
+    kernels: str,
+) -> None:
+    """A score of -inf is lower than the lowest number: the gradients are those of a mean."""
+    q, k, v = (torch.randn(1, 1, 7, 8) for _ in range(3))
+    k[0, 0, 0, 2], q[0, 0, 0, 2] = math.inf, -1.0  # the score of query and key 0 is -inf
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+
+    def program(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        lowest = torch.full((7, 7), torch.finfo(q.dtype).min).triu(1)
+        return torch.softmax(q @ k.mT * 0.3 + lowest, -1) @ v
+
+    torch._dynamo.reset()
+    with without_codegen():
+        options = {"tilegym.kernels": kernels}
+        found = run(torch.compile(program, backend="tilegym", options=options), inputs)
+    report = tile_backend.last_report()
+    assert report is not None
+    assert [site.bindings["mask"] for site in report.sites] == ["causal"]
+    for one, other in zip(found, run(program, inputs), strict=True):
+        torch.testing.assert_close(one, other, equal_nan=True)
+
+
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
 def test_numbers_are_the_kernels_bit_for_bit(dtype: torch.dtype) -> None:
     inputs = operands(of_booleans, dtype)
