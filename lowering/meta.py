@@ -5,11 +5,13 @@ No guard is added: a dynamic size is a number there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import no_python_dispatcher
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -17,8 +19,16 @@ from tile_backend.lowering.node import hint, value
 
 without_fakes = unset_fake_temporarily
 """Inside, tensors that are made are no fakes, whatever mode is in force."""
-without_modes = _disable_current_modes
-"""Inside, nothing is traced either: no mode sees an operator."""
+
+
+@contextlib.contextmanager
+def without_modes() -> Iterator[None]:
+    """Inside, nothing is traced either: no mode sees an operator, nor do rules in Python.
+
+    By such a rule (torch 2.13, nll_loss) a loss per row of meta tensors is a scalar.
+    """
+    with _disable_current_modes(), no_python_dispatcher():
+        yield
 
 
 def like(given: Any) -> Any:

@@ -18,7 +18,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from tile_backend.lowering import reference
 from tile_backend.lowering.fusion import Op
-from tile_backend.lowering.meta import without_fakes
+from tile_backend.lowering.meta import without_modes
 
 _static: set[tuple[Any, ...]] = set()
 _symbolic: weakref.WeakKeyDictionary[ShapeEnv, set[tuple[Any, ...]]] = weakref.WeakKeyDictionary()
@@ -36,7 +36,7 @@ def check(op: Op, arguments: Mapping[str, Any], outputs: Sequence[torch.Tensor] 
     if key in seen:
         return
     # Nothing to guard where no size is a symbol, and plain meta tensors are five times as fast.
-    with without_fakes() if environment is None else contextlib.nullcontext():
+    with without_modes() if environment is None else contextlib.nullcontext():
         results = on_meta(op, arguments)
     outputs = outputs or reference.as_tuple(op.outputs(**arguments))
     for index, (result, output) in enumerate(zip(results, outputs, strict=True)):

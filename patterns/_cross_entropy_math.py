@@ -108,17 +108,19 @@ def cross_entropy_grad(
 ) -> torch.Tensor:
     """The gradient of the logits, in their dtype: factor * d loss / d logits of each row.
 
-    parts: of `cross_entropy_rows`. factor: float32 [...], or [] for all rows.
+    parts: of `cross_entropy_rows`. factor: float32 [...], or [] for all rows. An infinite one makes
+    NaN of what torch's two backwards, of log_softmax and nll_loss, make of infinities: a difference.
     """
     slopes, z = slopes_and_values(logits, scale, softcap, rounding)
     peak, mass = parts.split(1, -1)
     ignored = (labels == ignore_index).unsqueeze(-1)
     at = labels.unsqueeze(-1).masked_fill(ignored, 0)
-    hit = torch.full(at.shape, label_smoothing - 1.0, dtype=z.dtype, device=z.device)
+    weight = factor.expand(labels.shape).unsqueeze(-1).masked_fill(ignored, 0.0)
+    nothing = weight - weight
+    hit = (nothing + (label_smoothing - 1.0)).to(z.dtype)
     slope: torch.Tensor = (z - peak).sub_(mass).exp_().scatter_add(-1, at, hit)
     if label_smoothing:
-        slope = slope - label_smoothing / z.shape[-1]
-    weight = factor.expand(labels.shape).unsqueeze(-1).masked_fill(ignored, 0.0)
+        slope = slope - (label_smoothing / z.shape[-1] - nothing)
     slope = slope * (weight * slopes)
     return slope.to(logits.dtype)
 
@@ -131,6 +133,19 @@ def factor_of(
         return dout.float()
     count = (labels != ignore_index).sum()
     return torch.where(count > 0, dout.float() / count, 0.0)
+
+
+def factors_of_sums(
+    dout: torch.Tensor, labels: torch.Tensor, ignore_index: int, reduction: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What gradients of the sum of all rows are multiplied with: that of each row, and of a weight.
+
+    A row that is ignored has no part in it, nor has a weight where all are, whatever dout is; an
+    infinite dout gives NaN, as in torch, where it meets numbers of both signs.
+    """
+    factor = factor_of(dout, labels, ignore_index, reduction)
+    factor, counted = factor + (factor - factor), labels != ignore_index
+    return torch.where(counted, factor, 0.0), torch.where(counted.any(), factor, 0.0)
 
 
 def reduced(

@@ -149,9 +149,15 @@ def backward(
     """See Gradient. ATen, which Inductor fuses: one pass over each gradient."""
     (dout,), sums = cotangents, results
     ignore, reduction = arguments["ignore_index"], arguments["reduction"]
-    factor = math_of.factor_of(dout, arguments["labels"], ignore, reduction)
-    named = dict(zip(("hidden", "weight", "bias"), sums, strict=True))
-    return {n: (named[n].float() * factor).to(arguments[n].dtype) for n in needed}
+    labels = arguments["labels"]
+    of_row, of_all = math_of.factors_of_sums(dout, labels, ignore, reduction)
+    of_row = of_row.reshape(arguments["hidden"].shape[:-1]).unsqueeze(-1)
+    named = zip(("hidden", "weight", "bias"), sums, (of_row, of_all, of_all), strict=True)
+    found = {name: (total, factor) for name, total, factor in named if name in needed}
+    return {
+        name: (total.float() * factor).to(arguments[name].dtype)
+        for name, (total, factor) in found.items()
+    }
 
 
 def sizes(arguments: Mapping[str, Any]) -> dict[str, Any]:

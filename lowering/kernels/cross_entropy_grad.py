@@ -46,6 +46,7 @@ def cross_entropy_grad(
     top, whole = ct.extract(kept, (0, 0), (ROWS, 1)), ct.extract(kept, (0, 1), (ROWS, 1))
     # Multiplied, not selected: where eager has NaN in an ignored row, so has this.
     weight = ct.where(given == ignore, 0.0, per_row(factor, at, ROWS, 1)) * scale
+    nothing = weight - weight  # NaN beside infinity: torch subtracts two gradients there
     for j in range(ct.cdiv(classes, BLOCK)):
         read = piece_of(x, at, j, ROWS, BLOCK)
         if CAPPED:
@@ -56,9 +57,9 @@ def cross_entropy_grad(
             values = step(read * scale, x.dtype, EVERY_OP)
         column = (j * BLOCK + ct.arange(BLOCK, dtype=ct.int32))[None, :]
         slope = ct.exp((values - top) - whole)
-        slope = ct.where(column == label, slope - (1.0 - smoothing), slope)
+        slope = ct.where(column == label, slope - (1.0 - smoothing - nothing), slope)
         if SMOOTHED:
-            slope = slope - smoothing / classes
+            slope = slope - (smoothing / classes - nothing)
         slope = slope * weight
         if CAPPED:
             slope = slope * (1.0 - bend * bend)

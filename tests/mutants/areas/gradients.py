@@ -238,4 +238,32 @@ MUTANTS = (
         "            if False:",
         ("tests/test_separate_results.py",),
     ),
+    Mutant(
+        "an-infinite-slope-is-multiplied",
+        "patterns/_cross_entropy_math.py",
+        "    nothing = weight - weight\n",
+        "    nothing = 0.0 * torch.ones_like(weight)\n",
+        ("tests/test_cross_entropy_gradients.py",),
+    ),
+    Mutant(
+        "ignored-rows-have-a-part",
+        "patterns/_cross_entropy_math.py",
+        "    return torch.where(counted, factor, 0.0), torch.where(counted.any(), factor, 0.0)",
+        "    return factor.expand(labels.shape), factor",
+        ("tests/test_cross_entropy_gradients.py",),
+    ),
+    Mutant(
+        "sizes-are-checked-under-rules-in-python",
+        "lowering/meta.py",
+        "    with _disable_current_modes(), no_python_dispatcher():",
+        "    with unset_fake_temporarily():",
+        ("tests/test_cross_entropy_gradients.py",),
+    ),
+    Mutant(
+        "a-logarithm-is-never-lost",
+        "patterns/_attention_math.py",
+        "    if rest is None and math.isfinite(low):",
+        "    if False:",
+        ("tests/test_attention_nan.py",),
+    ),
 )
