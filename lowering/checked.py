@@ -103,6 +103,8 @@ class Checked(torch.autograd.Function):
         own = checked(op, arguments, results[: signature.results], check)
         every = (*own, *results[signature.results :])
         tensors = sum(signature.is_tensor)
+        apart = autograd.independent(op, signature, values, ctx.needs_input_grad[4:])
+        ctx.mark_non_differentiable(*(own[i] for i in apart))
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*values[:tensors], *(every[i] for i in way.kept))
         ctx.call = op, signature, way, check, values[tensors:]

@@ -50,6 +50,14 @@ class Record:
 
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")  # unregisters its ops when it is collected
 run_time_check.define(_library)
+# A copy that stays one: what is a clone of ATen, and changes no stride, torch leaves out, although
+# a backward reads it (see kept_copies).
+_library.define(
+    "copy(Tensor x) -> Tensor", tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
+)
+_library.impl("copy", torch.clone, "CompositeExplicitAutograd")
+torch.library.register_fake(f"{NAMESPACE}::copy", torch.clone, lib=_library)
+torch.library.register_autograd(f"{NAMESPACE}::copy", lambda _, slope: slope, lib=_library)
 _records: dict[str, Record] = {}
 _lock = threading.Lock()
 

@@ -128,9 +128,15 @@ def is_final(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or passes(error)
 
 
+def stops_a_checkpoint(error: BaseException) -> bool:
+    """Whether a checkpoint that runs its body again has what it wanted, and ends it so."""
+    checkpoint = sys.modules.get("torch.utils.checkpoint")
+    return isinstance(error, getattr(checkpoint, "_StopRecomputationError", ()))
+
+
 def passes(error: BaseException) -> bool:
     """Whether an error is raised on purpose: by torch for Dynamo, or by us for the user."""
-    if getattr(error, "deliberate", False) is True:
+    if getattr(error, "deliberate", False) is True or stops_a_checkpoint(error):
         return True
     if "torch._dynamo" not in sys.modules:  # then it is none of these, and loading them takes long
         return False

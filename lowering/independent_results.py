@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 
 from tile_backend.lowering import reference
 from tile_backend.lowering.fusion import Op
@@ -32,9 +33,14 @@ def example(value: Any) -> Any:
 
 @functools.cache
 def _of(op: Op, given: tuple[tuple[str, Any, bool], ...]) -> tuple[int, ...]:
-    with without_modes(), torch.enable_grad():
+    """Once: what autograd keeps here is none of a checkpoint's business, which counts it."""
+    with without_modes(), torch.enable_grad(), saved_tensors_hooks(itself, itself):
         results = reference.run(op, {name: leaf(value, need) for name, value, need in given})
     return tuple(i for i, result in enumerate(results) if not result.requires_grad)
+
+
+def itself(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
 
 
 def leaf(value: Any, needs: bool) -> Any:

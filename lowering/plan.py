@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import fx
 
-from tile_backend.lowering import failure, legality, read_place
+from tile_backend.lowering import failure, kept_copies, legality, read_place
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.extent import Extent, extent, meeting_operands, shareable
 from tile_backend.lowering.identities_layout import full_permutation
@@ -36,6 +36,7 @@ class Candidate:
     dropped: nodes that the graph returns, and that go with the original ops (Fusion.drops).
     dropped_at: their places among what it returns.
     plain:  what goes into the graph is plain PyTorch (fusion.MaskRule), not the op.
+    copied: the nodes of which the op gets a copy, see kept_copies.
     """
 
     match: Match
@@ -47,6 +48,7 @@ class Candidate:
     plain: bool = False
     dropped: tuple[fx.Node, ...] = ()
     dropped_at: tuple[int, ...] = ()
+    copied: frozenset[fx.Node] = frozenset()
 
     @property
     def fusion(self) -> str:
@@ -200,8 +202,15 @@ def judged(
         dropped = legality.kept_alive(candidate.extent, canonical)
     places = returned_at(canonical.graph, dropped)
     call = dataclasses.replace(call, read=candidate.extent.read, drops=bool(dropped))
+    taken = [source.node for source in call.sources.values()]
+    copied = kept_copies.needed(candidate.match.fusion, candidate.extent, taken, canonical)
     return dataclasses.replace(
-        candidate, call=call, place=where, dropped=dropped, dropped_at=places
+        candidate,
+        call=call,
+        place=where,
+        dropped=dropped,
+        dropped_at=places,
+        copied=copied,
     )
 
 

@@ -3,6 +3,10 @@
 Custom ops are saved by default. Ours are cheap to recompute, and their results as large as their
 inputs, except where the reference contains a matrix product (attention), or where little comes of
 much (the log-sum-exp of logits): those stay saved.
+
+A view of an input that such an op reads is made again from the input, which costs nothing: torch
+compares the version of a saved input, so that a write to it before the backward raises. A view that
+is made in the graph has a version of its own, and would be read with the new values.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tile_backend.lowering import custom_op, failure, shape_check
 from tile_backend.lowering.node import hint
+from tile_backend.lowering.separate_results import storage
 
 SMALLER = 4
 """So many times fewer elements: reading a tensor again costs more than keeping that little."""
@@ -26,13 +31,42 @@ SMALLER = 4
 def mark(graph: torch.fx.Graph) -> None:
     """Every node of a cheap op. A policy that somebody else set on a node is kept."""
     for record in custom_op.records():
+        for overload in (record.overload, record.interpreted):
+            for node in graph.find_nodes(op="call_function", target=overload):
+                failure.instead(None, "finding views of inputs", None, mark_views, node)
         for node in graph.find_nodes(op="call_function", target=record.overload):
             what = f"weighing {record.op.name} in the backward"
             if failure.instead(False, what, None, _is_cheap, record, node):
                 node.meta.setdefault("recompute", CheckpointPolicy.PREFER_RECOMPUTE)
 
 
+def mark_views(call: torch.fx.Node) -> None:
+    """What the op reads that is a view of an input."""
+    for node in call.all_input_nodes:
+        for view in views_of_input(node):
+            view.meta.setdefault("recompute", CheckpointPolicy.MUST_RECOMPUTE)
+
+
+def views_of_input(node: torch.fx.Node) -> list[torch.fx.Node]:
+    """The nodes from this one down to an input of the graph that are its memory; else none."""
+    found, place = [], storage(node)
+    while node.op == "call_function" and place and node.all_input_nodes:
+        found.append(node)
+        node = node.all_input_nodes[0]
+        if storage(node) != place:
+            return []
+    return found if node.op == "placeholder" else []
+
+
+def is_input(node: torch.fx.Node) -> bool:
+    """An input of the graph with a gradient of its own, or a view of one: no parameter is one."""
+    return node.op == "placeholder" or bool(views_of_input(node))
+
+
 def _is_cheap(record: custom_op.Record, node: torch.fx.Node) -> bool:
+    gradient = record.op.gradient
+    if gradient is not None and gradient.kept and any(map(is_input, node.all_input_nodes)):
+        return False  # its backward reads a result, which else would be made again from the input
     arguments = record.signature.bind(node.args, node.kwargs)
     values = {
         name: value.meta["val"] if isinstance(value, torch.fx.Node) else value

@@ -142,15 +142,19 @@ def splice(
     tracer = TracksNodes(graph)
     journal.add(lambda: erase_made(graph, tracer.made))
 
-    def leaf(node: fx.Node) -> fx.Proxy:
+    def there(node: fx.Node) -> fx.Proxy:
         return fx.Proxy(replaced.get(node, node), tracer)
+
+    def leaf(node: fx.Node) -> Any:
+        read = there(node)
+        return torch.ops.tilegym.copy(read) if node in candidate.copied else read
 
     def taken(source: Source) -> Any:
         """A copy of a tensor that is written to later, made where the mask reads it."""
         if source.before is None:
             return source.made(leaf)
         with graph.inserting_before(source.before):
-            return source.made(lambda node: leaf(node).clone())
+            return source.made(lambda node: there(node).clone())
 
     with graph.inserting_before(candidate.place):
         laid_out = replacement(candidate, tracer, leaf, taken, overload, check)

@@ -17,35 +17,72 @@ from torch import fx
 
 from tile_backend.lowering import custom_op
 
+POLICIES = ("recompute", "ac_graph_id", "ac_subgraph_index")
+"""What torch notes of a node inside a checkpoint."""
+
 
 def keep_apart(graph: fx.Graph) -> None:
-    """Put in the copies. What is called equal here may be more than what torch merges."""
+    """Merge equal calls of ours as torch will, and put in the copies."""
     returned = {place for n in graph.output_node().all_input_nodes for place in storage(n)}
     ours = {overload for r in custom_op.records() for overload in (r.overload, r.interpreted)}
     numbers: dict[fx.Node, Hashable] = {}
     met: dict[Hashable, Hashable] = {}
-    first: set[tuple[Hashable, Any]] = set()
+    first: dict[Hashable, fx.Node] = {}
     for node in list(graph.nodes):
         numbers[node] = number(node, numbers, met)
         if node.target not in ours:
             continue
-        for part in [user for user in node.users if user.target is operator.getitem]:
-            if returned.isdisjoint(storage(part)):
-                continue
-            result = numbers[node], part.args[1]
-            if result in first:
-                copy(graph, part)
-            first.add(result)
+        origin = first.setdefault(numbers[node], node)
+        if origin is node:
+            continue
+        for part in parts(node):
+            if not returned.isdisjoint(storage(part)):
+                part.replace_all_uses_with(same_part(graph, origin, part, returned))
+
+
+def parts(node: fx.Node) -> list[fx.Node]:
+    return [user for user in node.users if user.target is operator.getitem]
+
+
+def same_part(graph: fx.Graph, origin: fx.Node, part: fx.Node, returned: set[Hashable]) -> fx.Node:
+    """That result of the first of two equal calls, or a copy where it is returned as well.
+
+    Of the first call, not of the second: torch takes what a later checkpoint reads of an earlier
+    one for a boundary between the two, and a call with several results cannot be saved as one.
+    """
+    known = next((p for p in parts(origin) if p.args[1] == part.args[1]), None)
+    if known is None:
+        with graph.inserting_after(origin):
+            known = graph.call_function(operator.getitem, (origin, part.args[1]))
+        policies = {name: origin.meta[name] for name in POLICIES if name in origin.meta}
+        known.meta = {**without_policies(part), **policies}
+    if returned.isdisjoint(storage(known)) or storage(known) == storage(part):
+        returned.update(storage(known))
+        return known
+    with graph.inserting_before(part):
+        made = graph.call_function(torch.ops.aten.clone.default, (known,))
+    made.meta = without_policies(part)
+    return made
+
+
+def without_policies(part: fx.Node) -> dict[str, Any]:
+    """A copy that is returned is not made again, so it has none."""
+    return {name: known for name, known in part.meta.items() if name not in POLICIES}
 
 
 def number(
     node: fx.Node, numbers: dict[fx.Node, Hashable], met: dict[Hashable, Hashable]
 ) -> Hashable:
     """Equal for calls of one function with equal arguments."""
-    if node.op != "call_function":
+    if node.op != "call_function" or is_random(node.target):
         return node.name
     call = node.target, frozen(node.args, numbers), frozen(node.kwargs, numbers)
     return met.setdefault(call, node.name)
+
+
+def is_random(target: Any) -> bool:
+    tags = getattr(target, "tags", ())
+    return torch.Tag.nondeterministic_seeded in tags
 
 
 def frozen(value: Any, numbers: dict[fx.Node, Hashable]) -> Hashable:
@@ -67,11 +104,3 @@ def storage(node: fx.Node) -> tuple[Hashable, ...]:
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
         return ()
     return (value.untyped_storage()._cdata,)
-
-
-def copy(graph: fx.Graph, part: fx.Node) -> None:
-    """All that reads this result reads a copy."""
-    with graph.inserting_after(part):
-        made = graph.call_function(torch.ops.aten.clone.default, (part,))
-    made.meta = dict(part.meta)
-    part.replace_all_uses_with(made, delete_user_cb=lambda user: user is not made)

@@ -108,8 +108,8 @@ def cross_entropy_grad(
 ) -> torch.Tensor:
     """The gradient of the logits, in their dtype: factor * d loss / d logits of each row.
 
-    parts: of `cross_entropy_rows`. factor: float32 [...], or [] for all rows. An infinite one makes
-    NaN of what torch's two backwards, of log_softmax and nll_loss, make of infinities: a difference.
+    parts: of `cross_entropy_rows`. factor: float32 [...], or [] for all rows. An infinite one gives
+    NaN at the label, where torch subtracts the gradients of log_softmax and of nll_loss.
     """
     slopes, z = slopes_and_values(logits, scale, softcap, rounding)
     peak, mass = parts.split(1, -1)

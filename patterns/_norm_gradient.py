@@ -252,7 +252,8 @@ def backward_of_layer_norm(
 
 
 RMS_NORM = Gradient(applies, backward)
-ADD_RMS_NORM = Gradient(applies, backward_of_add, kept=(1,))
+ADD_RMS_NORM = Gradient(applies, backward_of_add, kept=(1,), always=True)
+"""Also where no kernel runs: it keeps the sum, as the model's code does, not what was added."""
 RMS_NORM_ADD = Gradient(applies, backward_before_add)
 LAYER_NORM = Gradient(applies, backward_of_layer_norm)
 
