@@ -173,8 +173,8 @@ def names(candidate: Candidate) -> dict[str, str]:
 def bindings(candidate: Candidate) -> dict[str, object]:
     """What the site bound: numbers and attributes, and for attention what its mask is.
 
-    A fusion that describes itself has many arguments: those that are absent or at their default are
-    left out.
+    copied: of which inputs the op gets a copy, see kept_copies. A fusion that describes itself has
+    many arguments: those that are absent or at their default are left out.
     """
     call = candidate.call
     if call is None:
@@ -189,6 +189,8 @@ def bindings(candidate: Candidate) -> dict[str, object]:
     known = call.op.unread  # of what the model wrote, the spelling says that
     found = {n: a for n, a in found.items() if a != usual[n] and n not in known}
     found |= describe(call.arguments)
+    if candidate.copied:
+        found["copied"] = " ".join(sorted(map(input_names.name, candidate.copied)))
     return {**found, "mask": call.mask} if call.mask else found
 
 

@@ -58,15 +58,23 @@ def views_of_input(node: torch.fx.Node) -> list[torch.fx.Node]:
     return found if node.op == "placeholder" else []
 
 
-def is_input(node: torch.fx.Node) -> bool:
-    """An input of the graph with a gradient of its own, or a view of one: no parameter is one."""
-    return node.op == "placeholder" or bool(views_of_input(node))
+def made_again_from_inputs(record: custom_op.Record, node: torch.fx.Node) -> bool:
+    """Whether its backward reads a result that would be made again from inputs of the graph.
+
+    The result is what the original keeps. An input, as large as it is, may be written to before.
+    """
+    if record.op.gradient is None or not record.op.gradient.kept:
+        return False
+    results = node.meta.get("val")
+    made = results if isinstance(results, (tuple, list)) else (results,)
+    shapes = [tuple(r.shape) for r in made if isinstance(r, torch.Tensor)]
+    inputs = [n for n in node.all_input_nodes if n.op == "placeholder" or views_of_input(n)]
+    return any(tuple(n.meta["val"].shape) in shapes for n in inputs if "val" in n.meta)
 
 
 def _is_cheap(record: custom_op.Record, node: torch.fx.Node) -> bool:
-    gradient = record.op.gradient
-    if gradient is not None and gradient.kept and any(map(is_input, node.all_input_nodes)):
-        return False  # its backward reads a result, which else would be made again from the input
+    if made_again_from_inputs(record, node):
+        return False
     arguments = record.signature.bind(node.args, node.kwargs)
     values = {
         name: value.meta["val"] if isinstance(value, torch.fx.Node) else value

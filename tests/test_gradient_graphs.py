@@ -62,7 +62,7 @@ def test_kernels_run_backward_where_they_run_forward() -> None:
     assert calls(there["backward"]) == ["silu_mul_grad_packed", "rms_norm_grad"]
     here = joint_parts(layer, values)
     assert calls(here["forward"]) == ["add_rms_norm", "silu_mul"]
-    assert calls(here["backward"]) == []
+    assert calls(here["backward"]) == ["rms_norm_grad"], "it keeps the sum alone, on any device"
 
 
 @pytest.mark.parametrize("frozen", ("weight", "x and residual", ""))
@@ -92,7 +92,8 @@ def test_no_more_is_saved_than_where_the_reference_is_differentiated() -> None:
     assert saved_kilobytes(there["forward"]) <= saved_kilobytes(here["forward"])
     backward = calls(there["backward"])
     assert [backward.count(name) for name in ("rms_norm_grad", "silu_mul_grad_packed")] == [3, 3]
-    assert backward.count("add_rms_norm") == 3, "the normed rows are computed again, not saved"
+    again = backward.count("add_rms_norm")
+    assert again == 2, "normed rows are computed again, not saved, but of inputs of the graph"
 
 
 def test_a_dynamic_number_of_rows_makes_no_other_graph() -> None:

@@ -61,8 +61,8 @@ def test_frozen_inputs_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     ops.rms_norm(x, frozen, 1e-6).sum().backward()
     assert asked == [("x",)]
     assert frozen.grad is None
-    ops.add_rms_norm(x, x.detach(), None, 1e-6)[1].sum().backward()
-    assert asked[1:] == [("x",)]
+    ops.silu_mul(x, x.detach()).sum().backward()
+    assert asked[1:] == [("gate",)]
 
 
 def test_a_result_without_gradient_is_left_out() -> None:
@@ -78,7 +78,7 @@ def test_a_result_without_gradient_is_left_out() -> None:
     (ours,) = torch.autograd.grad(normed.pow(2).sum(), x)
     reference = custom_op.record("rms_norm").op.reference
     (theirs,) = torch.autograd.grad(reference(x + residual, None, 1e-6).pow(2).sum(), x)
-    assert torch.equal(ours, theirs)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)  # of terms that cancel
 
 
 def test_every_result_passes_its_gradient_on() -> None:
@@ -91,7 +91,7 @@ def test_every_result_passes_its_gradient_on() -> None:
         return torch.autograd.grad(normed.pow(3).sum() + total.exp().sum(), (x, residual))
 
     for ours, theirs in zip(both(ops.add_rms_norm), both(reference), strict=True):
-        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_one_tensor_in_two_places_gets_both_gradients() -> None:

@@ -37,6 +37,7 @@ CASES: tuple[tuple[Callable[..., tuple[Tensor, ...]], tuple[tuple[int, ...], ...
 )
 
 
+@pytest.mark.parametrize("verify", ("off", "always"))
 @pytest.mark.parametrize("kernels", ("always", "interpret"))
 @pytest.mark.parametrize("needs", range(1, 8), ids=lambda bits: f"{bits:03b}")
 @pytest.mark.parametrize(("program", "sizes"), CASES, ids=lambda v: getattr(v, "__name__", ""))
@@ -45,12 +46,13 @@ def test_which_results_have_a_gradient(
     sizes: tuple[tuple[int, ...], ...],
     needs: int,
     kernels: str,
+    verify: str,
 ) -> None:
     given = [
         torch.randn(size).requires_grad_(bool(needs >> bit & 1)) for bit, size in enumerate(sizes)
     ]
     torch._dynamo.reset()
-    options = {"tilegym.kernels": kernels}
+    options = {"tilegym.kernels": kernels, "tilegym.verify": verify}
     with without_codegen():
         found = torch.compile(program, backend="tilegym", options=options)(*given)
     report = tile_backend.last_report()
