@@ -124,6 +124,7 @@ SCALED: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
 }
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kernels", ("auto", "always", "interpret"))
 @pytest.mark.parametrize("scale", (-0.5, 0.0, -0.0, 1e-40))
 @pytest.mark.parametrize("form", SCALED)

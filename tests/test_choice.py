@@ -126,6 +126,7 @@ def test_evidence_beside_another_inductor_counts_until_there_is_better(
     assert {s.decision for s in new.fused} == {"reference"}
 
 
+@pytest.mark.full
 def test_another_process_uses_the_store(
     llama: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

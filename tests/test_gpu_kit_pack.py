@@ -154,6 +154,7 @@ def test_the_compiler_travels_as_a_toolkit(tmp_path: Path, monkeypatch: pytest.M
     assert subprocess.run([program, "--version"], check=True, capture_output=True).stdout
 
 
+@pytest.mark.full
 def test_what_is_needed_covers_benches_and_models() -> None:
     listed = {title for title, _, _ in needed.op_calls()}
     assert calls.NORMS.keys() <= listed

@@ -23,7 +23,7 @@ from tile_backend.lowering.budget import within_budget
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-DYNAMIC = ("llama", "gemma3_text", "gpt_oss", "llama4_text")
+DYNAMIC = ("llama", "gemma3_text")
 """Of these `make test` may run any chosen scenario; of the others those that are not dynamic, since
 dynamic sizes take five times as long.
 """

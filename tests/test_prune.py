@@ -25,7 +25,7 @@ from tile_backend.lowering.prune import Call, Candidate, Pruned, against, planne
 FAMILIES = (
     *(("rms_norm", "once"), ("silu_mul", "packed"), ("rotary", "half"), ("softmax", "router")),
     *(("cross_entropy_rows", "few"), ("attention_join", "decode"), ("attention_split", "decode")),
-    ("attention", "decode"),
+    pytest.param("attention", "decode", marks=pytest.mark.full),
 )
 """Kernels and samples with each kind of configuration; the attention kernels at their smallest."""
 

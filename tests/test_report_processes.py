@@ -24,7 +24,7 @@ class Layer(nn.Module):
         gate, up = self.up(self.norm(x)).chunk(2, -1)
         return x + F.silu(gate) * up
 
-model = nn.Sequential(Layer(), Layer())
+model = Layer()
 options = {"tilegym.kernels": "always"}
 compiled = torch.compile(model, backend="tilegym", options=options, dynamic=True)
 compiled(torch.randn(4, 64)).sum().backward()

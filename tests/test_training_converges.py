@@ -35,7 +35,9 @@ LLAMA = Setup("llama", steps=STEPS, changes=ONE_LAYER)
 MIXTRAL = Setup("mixtral", "bfloat16", changes=ONE_LAYER)
 QUICK = (
     LLAMA,
-    Setup("llama", "bfloat16", steps=STEPS, changes=ONE_LAYER),
+    pytest.param(
+        Setup("llama", "bfloat16", steps=STEPS, changes=ONE_LAYER), marks=pytest.mark.full
+    ),
     pytest.param(MIXTRAL, marks=pytest.mark.full),
 )
 

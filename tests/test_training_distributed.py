@@ -52,6 +52,7 @@ CUT: Mapping[str, Mapping[str, int]] = {"data_parallel_in_buckets": WIDE, "shard
 WHOLE = ("data_parallel", "sharded_layers")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", CUT)
 def test_two_processes_train_what_one_does(kind: str, outcomes: list[dict[str, Outcome]]) -> None:
     check(*(rank[kind] for rank in outcomes), model=llama(**CUT[kind]))
@@ -88,6 +89,7 @@ def test_one_bucket_is_one_graph_with_all_sites(whole: list[dict[str, Outcome]])
         assert expected.items() <= found.sites.items(), found.sites
 
 
+@pytest.mark.full
 def test_buckets_cut_the_graph_and_the_parts_add_up(outcomes: list[dict[str, Outcome]]) -> None:
     """Several backend calls within one compile: the report has them all."""
     for rank in outcomes:
@@ -99,6 +101,7 @@ def test_buckets_cut_the_graph_and_the_parts_add_up(outcomes: list[dict[str, Out
         assert (norms, found.sites["attention"], found.sites["silu_mul"]) == (5, 2, 2)
 
 
+@pytest.mark.full
 def test_a_sharded_model_has_graphs_for_its_layers(outcomes: list[dict[str, Outcome]]) -> None:
     """FSDP2's hooks run between them. One compile of a layer serves both, and is counted once."""
     for rank in outcomes:

@@ -46,6 +46,7 @@ def check(setup: Setup) -> None:
     assert verdict, f"{setup.name} {setup.dtype}: {verdict}"
 
 
+@pytest.mark.full
 def test_three_ways() -> None:
     check(small("llama", "float32", steps=2))
 
