@@ -7,11 +7,13 @@ leaf for each of its versions, and a copy of it that outlives its version is a l
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from tile_backend.lowering import (
@@ -23,7 +25,7 @@ from tile_backend.lowering import (
     vocabulary_nn,
     vocabulary_pointwise,
 )
-from tile_backend.lowering.effects import Effects
+from tile_backend.lowering.effects import Effects, storages
 from tile_backend.lowering.mask.reader import Reader
 from tile_backend.lowering.node import shape, size, value
 from tile_backend.lowering.terms import SymbolicNumber, Term, TermTable
@@ -120,6 +122,12 @@ class CanonicalGraph:
         if term.node is None:
             term.node = node
         self.nodes.setdefault(term, []).append(node)
+
+    @functools.cached_property
+    def exposed(self) -> frozenset[StorageWeakRef]:
+        """The storages of the graph's inputs and results, which others can write to."""
+        ends = [*self.graph.find_nodes(op="placeholder"), *self.graph.output_node().all_input_nodes]
+        return frozenset(storage for node in ends for storage in storages(node))
 
     def parts(self, node: fx.Node) -> tuple[Term, ...]:
         """The term of a node, or those of its results as far as they are known."""

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator
 import torch
 import torch.nn.functional as F
 from torch import fx
-from torch.multiprocessing.reductions import StorageWeakRef
 
-from tile_backend.lowering import meta
+from tile_backend.lowering import failure, meta
 from tile_backend.lowering.canonical import CanonicalGraph
 from tile_backend.lowering.effects import storages
 from tile_backend.lowering.extent import Extent
@@ -32,18 +31,13 @@ def needed(
     (reader, *more) = canonical.masks
     if not products or more or reader.outside is not None or not reader.trains:
         return frozenset()
-    open_to_users = exposed(canonical.graph)
-    read = [n for n in (*extent.operands, *others) if open_to_users.intersection(storages(n))]
+    every = (*extent.operands, *others)
+    read = [node for node in every if canonical.exposed.intersection(storages(node))]
     if not read:
         return frozenset()
-    known = kept(extent)
+    what = "asking what the original code keeps"
+    known = failure.instead(set[fx.Node](), what, extent.roots[0], kept, extent)
     return frozenset(node for node in read if node not in known)
-
-
-def exposed(graph: fx.Graph) -> set[StorageWeakRef]:
-    """The storages of the graph's inputs and results."""
-    ends = [*graph.find_nodes(op="placeholder"), *graph.output_node().all_input_nodes]
-    return {storage for node in ends for storage in storages(node)}
 
 
 def kept(extent: Extent) -> set[fx.Node]:

@@ -131,8 +131,8 @@ def flattened(spelling: Spelling) -> Spelling:
 def scale_of_call(arguments: Mapping[str, Any]) -> Reason | None:
     """A call of SDPA gives what torch's kernel makes of its scale, which is not always the product.
 
-    With `is_causal` the kernel for a CPU multiplies its -inf by the scale, and a scale that is NaN
-    it drops (torch 2.13, sdp_utils and FlashAttentionKernel). A mask tensor it adds afterwards.
+    With `is_causal` the kernel for a CPU multiplies its -inf by the scale, and where the scale is
+    NaN gives 0 (torch 2.13). A mask tensor it adds to the product.
     """
     scale, causal = arguments["scale"], bool(arguments["is_causal"])
     if arguments["form"] != SDPA or (math.isfinite(scale) and (scale > 0 or not causal)):

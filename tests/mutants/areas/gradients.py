@@ -35,8 +35,8 @@ MUTANTS = (
     Mutant(
         "the-norm-is-kept-for-the-sum",
         NORMS,
-        "ADD_RMS_NORM = Gradient(applies, backward_of_add, kept=(1,))",
-        "ADD_RMS_NORM = Gradient(applies, backward_of_add, kept=(0,))",
+        "backward_of_add, kept=(1,), always=True)",
+        "backward_of_add, kept=(0,), always=True)",
         norms("add_rms_norm"),
     ),
     Mutant(
@@ -220,50 +220,8 @@ MUTANTS = (
     Mutant(
         "smoothing-has-no-gradient",
         LOSS,
-        "        slope = slope - label_smoothing / z.shape[-1]",
+        "        slope = slope - (label_smoothing / z.shape[-1] - nothing)",
         "        pass",
         norms("cross_entropy_smoothed"),
-    ),
-    Mutant(
-        "every-result-has-a-gradient",
-        "lowering/autograd.py",
-        "    if signature.results == 1:\n        return ()",
-        "    if True:\n        return ()",
-        ("tests/test_results_without_gradient.py",),
-    ),
-    Mutant(
-        "equal-results-share-memory",
-        "lowering/separate_results.py",
-        "            if result in first:",
-        "            if False:",
-        ("tests/test_separate_results.py",),
-    ),
-    Mutant(
-        "an-infinite-slope-is-multiplied",
-        "patterns/_cross_entropy_math.py",
-        "    nothing = weight - weight\n",
-        "    nothing = 0.0 * torch.ones_like(weight)\n",
-        ("tests/test_cross_entropy_gradients.py",),
-    ),
-    Mutant(
-        "ignored-rows-have-a-part",
-        "patterns/_cross_entropy_math.py",
-        "    return torch.where(counted, factor, 0.0), torch.where(counted.any(), factor, 0.0)",
-        "    return factor.expand(labels.shape), factor",
-        ("tests/test_cross_entropy_gradients.py",),
-    ),
-    Mutant(
-        "sizes-are-checked-under-rules-in-python",
-        "lowering/meta.py",
-        "    with _disable_current_modes(), no_python_dispatcher():",
-        "    with unset_fake_temporarily():",
-        ("tests/test_cross_entropy_gradients.py",),
-    ),
-    Mutant(
-        "a-logarithm-is-never-lost",
-        "patterns/_attention_math.py",
-        "    if rest is None and math.isfinite(low):",
-        "    if False:",
-        ("tests/test_attention_nan.py",),
     ),
 )

@@ -73,7 +73,7 @@ MUTANTS = (
     Mutant(
         "a-mask-reads-what-was-written-since",
         REWRITE,
-        "            return source.made(lambda node: leaf(node).clone())",
+        "            return source.made(lambda node: there(node).clone())",
         "            return source.made(leaf)",
         (f"{MASKS}::test_the_length_of_a_cache_is_read_before_it_grows",),
     ),
