@@ -145,7 +145,7 @@ def factors_of_sums(
     """
     factor = factor_of(dout, labels, ignore_index, reduction)
     factor, counted = factor + (factor - factor), labels != ignore_index
-    return torch.where(counted, factor, 0.0), torch.where(counted.any(), factor, 0.0)
+    return torch.where(counted, factor, 0.0), torch.where(counted.sum() > 0, factor, 0.0)
 
 
 def reduced(
