@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 
+import tile_backend
 from tests.kernel_cases import arguments_of
 from tests.kernel_check import right_where_ours_is
 from tests.op_samples import CASES, Case, arguments
+from tile_backend.inductor import without_codegen
 from tile_backend.lowering import interpreted, oracle
 from tile_backend.lowering.custom_op import record, records
 from tile_backend.lowering.kernel_launch import KernelFallbackWarning
@@ -229,3 +232,30 @@ def test_an_expanded_gradient_is_read_as_it_is(ran: list[tuple[str, Arguments]])
     )
     torch.testing.assert_close(ours, theirs)
     assert ran[1][1]["dout"].stride() == (0, 0, 0)
+
+
+@pytest.mark.parametrize("eps", (0.0, -0.5))
+@pytest.mark.parametrize("op", ("rms_norm", "layer_norm"))
+def test_rows_of_a_tile_that_are_not_there_count_for_nothing(op: str, eps: float) -> None:
+    """They are read as zeros of infinite scale; the sums for the gains are over all rows."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 6, generator=generator, requires_grad=True)
+    gain = torch.randn(6, generator=generator, requires_grad=True)
+    norm = getattr(torch.nn.functional, op)
+
+    def function(x: torch.Tensor, gain: torch.Tensor) -> Any:
+        return norm(x * 3, (6,), gain, eps=eps)
+
+    def gradients(call: Any) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(call(x, gain).square().sum(), (x, gain))
+
+    torch._dynamo.reset()
+    options = {"tilegym.kernels": "interpret"}
+    with without_codegen():
+        found = gradients(torch.compile(function, backend="tilegym", options=options))
+    report = tile_backend.last_report()
+    assert report is not None
+    assert report.counts == {op: 1}
+    for one, other in zip(found, gradients(function), strict=True):
+        assert other.isfinite().all()
+        torch.testing.assert_close(one, other)

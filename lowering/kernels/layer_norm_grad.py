@@ -29,6 +29,7 @@ from tile_backend.lowering.kernels.row_walk import (
     tile_at,
     tiles_of,
     walk_grid,
+    within_rows,
     zero_sums,
 )
 from tile_backend.lowering.kernels.rows import (
@@ -113,6 +114,7 @@ def layer_norm_grad(
                 total = total + slope
                 products = products + slope * piece
         scale = ct.rsqrt(ct.sum(squares, axis=1, keepdims=True) / N + eps)
+        scale = within_rows(scale, x, at, ROWS)
         shift = ct.sum(total, axis=1, keepdims=True) / N
         share = ct.sum(products, axis=1, keepdims=True) / N * scale
         new_weight: tuple[ct.Tile, ...] = ()

@@ -29,6 +29,7 @@ from tile_backend.lowering.kernels.row_walk import (
     tile_at,
     tiles_of,
     walk_grid,
+    within_rows,
     zero_sums,
 )
 from tile_backend.lowering.kernels.rows import load_piece, part_of_row, store_piece
@@ -93,6 +94,7 @@ def rms_norm_grad(
                 slope = slope_of(slope, weight, at, j, offset, WEIGHTED)
                 products = products + (slope * part_of_row(N)) * piece
         scale = ct.rsqrt(ct.sum(squares, axis=1, keepdims=True) / N + eps)
+        scale = within_rows(scale, x, at, ROWS)
         share = ct.sum(products, axis=1, keepdims=True) / (N * part_of_row(N)) * scale
         new: tuple[ct.Tile, ...] = ()
         for j in ct.static_iter(range(-(-N // BLOCK))):

@@ -38,6 +38,17 @@ def tile_at(x: ct.Array, number: int, ROWS: int) -> tuple[int, ...]:
     return at
 
 
+def within_rows(scale: ct.Tile, x: ct.Array, at: tuple[int, ...], ROWS: int) -> ct.Tile:
+    """scale [ROWS, 1] with 0 for rows beyond those of x, which are read as zeros.
+
+    Their scale is infinite where epsilon is 0, and infinity times 0 would be in the sums over rows.
+    """
+    if ROWS > 1:
+        row = at[x.ndim - 2] * ROWS + ct.arange(ROWS, dtype=ct.int32)
+        scale = ct.where((row < x.shape[x.ndim - 2])[:, None], scale, 0.0)
+    return scale
+
+
 def zero_sums(N: int, ROWS: int, BLOCK: int, WANTED: bool) -> tuple[ct.Tile, ...]:
     """A sum per element of a tile of rows with N features, in pieces; none where not WANTED."""
     sums: tuple[ct.Tile, ...] = ()
