@@ -106,13 +106,4 @@ MUTANTS = (
         "",
         ("tests/test_results_without_gradient.py",),
     ),
-    Mutant(
-        "rows-that-are-not-there-have-a-scale",
-        "lowering/kernels/row_walk.py",
-        "    if ROWS > 1:",
-        "    if ROWS > 10**6:",
-        (
-            "tests/test_gradient_kernels.py::test_rows_of_a_tile_that_are_not_there_count_for_nothing",
-        ),
-    ),
 )
