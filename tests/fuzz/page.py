@@ -54,10 +54,10 @@ def summary(command: str, tally: Mapping[str, Any]) -> Iterator[str]:
     yield f"{tally['programs']} programs (`{command}`; {commits}):"
     yield f"{verdicts.get('right', 0)} right, {said};"
     yield (
-        f"{verdicts.get(LIMITS, 0)} right but for NaN and infinity where"
+        f"{verdicts.get(LIMITS, 0)} right but for a difference that"
         " [limits.md](limits.md#what-is-still-different-from-eager)"
     )
-    yield f"names a difference; {verdicts.get(REFUSED, 0)} refused."
+    yield f"names; {verdicts.get(REFUSED, 0)} refused."
 
 
 def sites(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
