@@ -120,6 +120,18 @@ def test_a_gradient_of_attention_may_cancel_to_nearly_0(
     assert torch.equal(applied, wide.float() if kept else found)
 
 
+@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16, torch.float16), ids=str)
+@pytest.mark.parametrize(("error", "kept"), [(2**-20, True), (2**-10, False)])
+def test_a_gradient_of_attention_may_be_wrong_by_roundings_to_float32(
+    dtype: torch.dtype, error: float, kept: bool
+) -> None:
+    """Of terms of size 1, whatever dtype the gradient is in: bfloat16's own roundings are large."""
+    wide = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    found = torch.tensor([error, 1.0], dtype=dtype)
+    applied = Limits(attention=True).applied("gradient q", found, wide, wide.to(dtype))
+    assert torch.equal(applied, wide.to(dtype) if kept else found)
+
+
 @pytest.mark.parametrize("write", ["r.copy_(x.detach())", "r += 1.0", "r.fill_(2.0)"])
 def test_a_write_that_is_not_seen_shows(write: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The operand of a site is written to between its steps, and our eyes are shut."""

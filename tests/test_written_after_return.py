@@ -66,6 +66,12 @@ def added_mask_of_rows(q: Tensor, mask: Tensor, _: Tensor) -> Tensor:
     return torch.softmax(q[0] @ q[0].mT * 0.25 + mask[0, 0, :, :4], -1) @ q[0]
 
 
+def padded(q: Tensor, pad: Tensor, _: Tensor) -> Tensor:
+    """The op reads the padding, the original keeps the mask that is made of it."""
+    mask = causal() & pad[:, None, None, :4]
+    return F.scaled_dot_product_attention(q, q * 0.5, q * 0.5, attn_mask=mask)
+
+
 def added_residual(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     total = k + v
     return total * torch.rsqrt(total.pow(2).mean(-1, keepdim=True) + 1e-6) * q[0, 0, 0] + total
@@ -80,6 +86,7 @@ SIZES: dict[Program, tuple[int, ...]] = {
     scaled_query: (1, 2, 4, 16),
     added_mask: (1, 1, 4, 16),
     added_mask_of_rows: (1, 1, 4, 16),
+    padded: (1, 8),
     added_residual: (1, 2, 4, 16),
 }
 
@@ -98,10 +105,12 @@ def trained(function: Program, program: Program) -> list[Tensor | None]:
     """Gradients, where k and v are buffers that are used again before the backward."""
     given = leaves(SIZES[program])
     q, k, v = (x * 1 for x in given)
+    if program is padded:
+        k = k > 0
     loss = function(q, k, v).square().sum()
     with torch.no_grad() if program is added_mask else torch.enable_grad():
-        k.mul_(torch.linspace(0, 2, 16))
-        v.mul_(torch.linspace(2, 0, 16))
+        k.mul_(k.roll(1, -1))
+        v.mul_(v.roll(1, -1))
     return list(torch.autograd.grad(loss, given, allow_unused=True))
 
 
